@@ -1,0 +1,33 @@
+// Package deps holds requirements in go.mod while the tree is being laid; it goes away with the first release.
+package deps
+
+import (
+	_ "github.com/HdrHistogram/hdrhistogram-go"
+	_ "github.com/anishathalye/porcupine"
+	_ "github.com/cilium/ebpf"
+	_ "github.com/cilium/ebpf/asm"
+	_ "github.com/cilium/ebpf/link"
+	_ "github.com/cilium/ebpf/rlimit"
+	_ "github.com/containerd/cgroups/v3"
+	_ "github.com/containerd/cgroups/v3/cgroup1"
+	_ "github.com/containerd/cgroups/v3/cgroup2"
+	_ "github.com/goccy/go-yaml"
+	_ "github.com/goccy/go-yaml/parser"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/hanwen/go-fuse/v2/fs"
+	_ "github.com/hanwen/go-fuse/v2/fuse"
+	_ "github.com/hashicorp/go-hclog"
+	_ "github.com/hashicorp/go-msgpack/v2/codec"
+	_ "github.com/hashicorp/raft"
+	_ "github.com/hashicorp/raft-wal"
+	_ "github.com/invopop/jsonschema"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/spf13/cobra"
+	_ "github.com/spf13/cobra/doc"
+	_ "github.com/tidwall/redcon"
+	_ "github.com/vishvananda/netlink"
+	_ "github.com/vishvananda/netns"
+	_ "go.etcd.io/bbolt"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+)
