@@ -1,0 +1,174 @@
+package run
+
+// ResultSchema is the version of result.json.
+const ResultSchema = "brownout.result/1"
+
+// A Result is all that was judged of a run. Verdicts are words, never booleans.
+type Result struct {
+	Schema        string        `json:"schema"`
+	Run           string        `json:"run"`
+	Scenario      string        `json:"scenario"`
+	Seed          uint64        `json:"seed"`
+	Verdict       Verdict       `json:"verdict"`
+	ExitCode      int           `json:"exit_code"`
+	Why           string        `json:"why"`
+	Target        Target        `json:"target"`
+	Phases        []Phase       `json:"phases"`
+	Faults        []Fault       `json:"faults"`
+	Expectations  []Expectation `json:"expectations"`
+	Consistency   Consistency   `json:"consistency"`
+	Durability    Durability    `json:"durability"`
+	Diagnosis     Diagnosis     `json:"diagnosis"`
+	Load          Load          `json:"load"`
+	Host          Noise         `json:"host"`
+	Wire          Wire          `json:"wire"`
+	LeaderChanges int           `json:"leader_changes"`
+	Cleanup       Cleanup       `json:"cleanup"`
+	Interrupted   bool          `json:"interrupted,omitempty"` // a fact, not a verdict
+}
+
+// Target is what ran.
+type Target struct {
+	Kind  string `json:"kind"`
+	Nodes int    `json:"nodes"`
+}
+
+// Phase holds the numbers of one interval of the run.
+type Phase struct {
+	Name  string         `json:"name"`
+	Start int64          `json:"start_ns"`
+	End   int64          `json:"end_ns"`
+	Ops   map[string]Ops `json:"ops"` // by kind of operation, and "all"
+}
+
+// Ops counts and times the operations that were due in an interval.
+type Ops struct {
+	OK       int64     `json:"ok"`
+	Fail     int64     `json:"fail"`
+	Unknown  int64     `json:"unknown"`
+	Rate     float64   `json:"rate_per_s"` // completed ok
+	Response Quantiles `json:"response"`   // from due to return; failed and unknown count with the time they took
+	Service  Quantiles `json:"service"`    // from call to return
+}
+
+// Quantiles of a merged histogram; never of other quantiles.
+type Quantiles struct {
+	P50  int64 `json:"p50_ns"`
+	P90  int64 `json:"p90_ns"`
+	P99  int64 `json:"p99_ns"`
+	P999 int64 `json:"p999_ns"`
+	Max  int64 `json:"max_ns"`
+	N    int64 `json:"n"`
+}
+
+// Fault is what was asked of one fault and what it did.
+type Fault struct {
+	ID        string         `json:"id"`
+	Kind      string         `json:"kind"`
+	Nodes     []string       `json:"nodes"`
+	Provider  string         `json:"provider"`
+	Requested map[string]any `json:"requested"`
+	Measured  map[string]any `json:"measured"`
+	Bit       Bit            `json:"bit"`
+	Why       string         `json:"why,omitempty"`
+	Start     int64          `json:"start_ns"`
+	End       int64          `json:"end_ns"`
+	Healed    Healed         `json:"healed"`
+	Recovery  int64          `json:"recovery_ns"` // from heal until back in the baseline's band; -1 if never in this run
+	RoleMoved string         `json:"role_moved,omitempty"`
+}
+
+// Expectation is the judgement of one sentence.
+type Expectation struct {
+	Text     string   `json:"text"`
+	File     string   `json:"file"`
+	Line     int      `json:"line"`
+	Verdict  Verdict  `json:"verdict"`
+	Observed *float64 `json:"observed,omitempty"`
+	Limit    *float64 `json:"limit,omitempty"`
+	Unit     string   `json:"unit,omitempty"` // x, %, ns, per_s, count
+	Why      string   `json:"why"`
+}
+
+// Consistency is the checker's answer.
+type Consistency struct {
+	Model      string     `json:"model"`
+	Verdict    string     `json:"verdict"` // ok, illegal, unknown
+	Engine     string     `json:"engine"`  // porcupine, blocks
+	Ops        int        `json:"ops"`
+	Keys       int        `json:"keys"`
+	CPU        int64      `json:"cpu_ns"`
+	Why        string     `json:"why,omitempty"` // of unknown
+	Violations []Conflict `json:"violations"`
+}
+
+// Conflict explains one conflict on one key.
+type Conflict struct {
+	Key   string  `json:"key"`
+	Label string  `json:"label"` // stale read, lost update, ...
+	Ops   []int64 `json:"ops"`
+	Text  string  `json:"text"`
+}
+
+// Durability compares acknowledged writes with the final reads.
+type Durability struct {
+	Verdict      string      `json:"verdict"` // ok, lost, unknown
+	Acknowledged int         `json:"acknowledged"`
+	Lost         []LostWrite `json:"lost"`
+	Why          string      `json:"why,omitempty"`
+}
+
+// LostWrite is an acknowledged write that the final read cannot explain.
+type LostWrite struct {
+	Op   int64  `json:"op"`
+	Key  string `json:"key"`
+	Text string `json:"text"`
+}
+
+// Diagnosis is the ranking of suspects; empty until an engine has run.
+type Diagnosis struct {
+	Suspects []Suspect `json:"suspects"`
+}
+
+// Suspect is one hypothesis about what was slow.
+type Suspect struct {
+	Culprit    string   `json:"culprit"`
+	Node       string   `json:"node"`
+	Role       string   `json:"role"`
+	Confidence float64  `json:"confidence"`
+	Onset      int64    `json:"onset_ns"`
+	Evidence   []string `json:"evidence"`
+}
+
+// Load says whether the generator itself can be trusted.
+type Load struct {
+	OfferedPerS float64   `json:"offered_per_s"`
+	MaxPerS     float64   `json:"max_per_s,omitempty"` // calibrated
+	Lateness    Quantiles `json:"lateness"`            // from due to call: the generator's own delay
+	Dropped     int64     `json:"dropped"`             // due operations that were never sent
+	Verdict     string    `json:"verdict"`             // ok, starved
+	Why         string    `json:"why,omitempty"`
+}
+
+// Noise is what the host did beside the run.
+type Noise struct {
+	Noise       string  `json:"noise"` // quiet, noisy
+	CPUPressure float64 `json:"cpu_pressure"`
+	ForeignCPU  float64 `json:"foreign_cpu"` // share of all CPU time used by others during the run, 0..1
+	FsyncP50    int64   `json:"fsync_p50_ns"`
+	Why         string  `json:"why,omitempty"`
+}
+
+// Wire says how late the wire was with the packets it held.
+type Wire struct {
+	LatenessP50 int64  `json:"lateness_p50_ns"`
+	LatenessP99 int64  `json:"lateness_p99_ns"`
+	LatenessMax int64  `json:"lateness_max_ns"`
+	Frames      int64  `json:"frames"`
+	Scheduling  string `json:"scheduling,omitempty"` // fifo, nice, other
+}
+
+// Cleanup lists what could not be undone.
+type Cleanup struct {
+	Residue []string `json:"residue"`
+}

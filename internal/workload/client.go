@@ -1,0 +1,29 @@
+// Package workload offers operations to a target and records what came of them.
+package workload
+
+import (
+	"context"
+
+	"brownout/internal/history"
+)
+
+// A Client talks to one target system. Only the client knows whether an error
+// means "certainly not" ([history.Fail]) or "perhaps" ([history.Unknown]).
+//
+// A Client is used by one goroutine at a time. After Unknown it must still be
+// usable (it reconnects by itself). Do returns by ctx's deadline.
+type Client interface {
+	Do(ctx context.Context, req history.Request) history.Reply
+	Close() error
+}
+
+// An Endpoint is a node that clients can reach.
+type Endpoint struct {
+	Node string `json:"node"`
+	Addr string `json:"addr"` // host:port in the client's namespace
+}
+
+// A Dialer makes clients. prefer is "leader", "any", "nearest" or a node's name.
+type Dialer interface {
+	Dial(ctx context.Context, endpoints []Endpoint, prefer string) (Client, error)
+}
