@@ -1,0 +1,76 @@
+package cluster
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"brownout/internal/clock"
+	"brownout/internal/run"
+	"brownout/internal/undo"
+)
+
+// MaxNodes bounds a cluster: one host, one bridge, one election.
+const MaxNodes = 25
+
+// A Config says what to bring up. The zero value of an optional field means
+// the default written beside it.
+type Config struct {
+	ID      string          // short run id, [a-z0-9]{1,32}; part of the name of everything that is made
+	Dir     string          // absolute run directory; nodes live in Dir/nodes/n1/{data/,stdout.log,stderr.log}
+	Nodes   int             // 1..25
+	Target  Target          // what runs on the nodes
+	Exe     string          // this binary, for helpers and as /bin/brownout on the nodes; default /proc/self/exe
+	Disk    string          // slowfs: /data through our own filesystem, so that disks can be hurt (default); plain: without
+	Journal *undo.Journal   // every change to the host is journaled before it is made
+	Emit    func(run.Event) // told what happens, from several goroutines but never two at once; default: nobody
+	Clock   clock.Clock     // the run's time line, for events
+	Ready   time.Duration   // for all nodes to be ready and agree on a leader; default 30s
+}
+
+// Disks of a node.
+const (
+	DiskSlowFS = "slowfs"
+	DiskPlain  = "plain"
+)
+
+var validID = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
+
+// withDefaults returns c with defaults filled in, or everything that is wrong with it at once.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	if !validID.MatchString(c.ID) {
+		errs = append(errs, fmt.Errorf("id: %q is not 1 to 32 of a-z and 0-9", c.ID))
+	}
+	if !filepath.IsAbs(c.Dir) {
+		errs = append(errs, fmt.Errorf("dir: %q is not an absolute path", c.Dir))
+	}
+	if c.Nodes < 1 || c.Nodes > MaxNodes {
+		errs = append(errs, fmt.Errorf("nodes: %d is not in 1..%d", c.Nodes, MaxNodes))
+	}
+	if c.Target == nil {
+		errs = append(errs, errors.New("target: missing"))
+	}
+	if c.Journal == nil {
+		errs = append(errs, errors.New("journal: missing"))
+	}
+	c.Disk = cmp.Or(c.Disk, DiskSlowFS)
+	if c.Disk != DiskSlowFS && c.Disk != DiskPlain {
+		errs = append(errs, fmt.Errorf("disk: %q is neither %s nor %s", c.Disk, DiskSlowFS, DiskPlain))
+	}
+	if c.Ready < 0 {
+		errs = append(errs, fmt.Errorf("ready: %v is negative", c.Ready))
+	}
+	c.Exe = cmp.Or(c.Exe, "/proc/self/exe")
+	c.Ready = cmp.Or(c.Ready, 30*time.Second)
+	if c.Emit == nil {
+		c.Emit = func(run.Event) {}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("cluster config: %w", err)
+	}
+	return c, nil
+}
