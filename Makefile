@@ -1,0 +1,41 @@
+# Everything a developer or a user of brownout types. `make help` explains.
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BIN      = bin/brownout
+export CGO_ENABLED = 0
+
+.PHONY: help build demo test unit bench fuzz lint fmt ci clean
+
+help: ## this text
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
+
+build: ## build bin/brownout, one static binary
+	@$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN) ./cmd/brownout
+
+demo: build ## build what it needs, run the guided scenario, print the verdict (root)
+	@$(BIN) demo
+
+test: ## all tests; as root also those that need the kernel, without root it says what it skipped
+	@GO="$(GO)" .ci/test
+
+unit: ## the quick part, without root and kernel
+	@$(GO) test -short ./...
+
+bench: build ## benchmarks: ratios within one run (root)
+	@GO="$(GO)" .ci/bench
+
+fuzz: ## every fuzz target for FUZZTIME each (default 20s)
+	@GO="$(GO)" .ci/fuzz
+
+lint: ## gofumpt, go vet, staticcheck, tidy modules, other systems still compile
+	@GO="$(GO)" .ci/lint
+
+fmt: ## format all files as lint wants them
+	@$(GO) tool gofumpt -w $$(git ls-files '*.go')
+
+ci: ## what .ci/run calls: lint, then the README's test command
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test
+
+clean: ## remove what was built; `brownout clean` is for what a dead run left on the host
+	@rm -rf bin
