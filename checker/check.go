@@ -1,0 +1,373 @@
+// Package checker decides whether a recorded history is linearizable, and
+// whether acknowledged writes survived.
+//
+// The idea: linearizability is local (Herlihy and Wing 1990), so a history is
+// split by key and each key is judged alone. Values are unique, so a read names
+// its write; that lets unknown outcomes be dropped or bounded exactly
+// (prune.go), long keys be cut where nothing is open and the state is forced
+// (cut.go), and conflicts be found and told in words (explain.go). What is left
+// is searched by porcupine (porcupine.go) within a budget of time and memory.
+//
+// Every illegal verdict is backed by porcupine: either on the key itself or on
+// a handful of operations that follow from it. When the budget ends first the
+// verdict is Unknown, with the reason; it is never a pass.
+//
+// It does not judge operations on several keys, and imports nothing of ours
+// but the history.
+package checker
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"brownout/internal/history"
+)
+
+// A Verdict is the checker's answer.
+type Verdict string
+
+// Answers. Unknown is not OK: the search ended before it was done.
+const (
+	OK      Verdict = "ok"
+	Illegal Verdict = "illegal"
+	Unknown Verdict = "unknown"
+)
+
+// Options bound a check. Zero values mean the default beside each field.
+type Options struct {
+	Budget  time.Duration // wall time of the search; 2 min
+	Memory  int64         // bytes that the search may add to the heap; 2 GiB
+	Workers int           // keys searched at once; GOMAXPROCS
+	Keys    int           // bad keys that are explained; 20
+	Explain time.Duration // wall time for shrinking counterexamples without a known shape; 5 s
+}
+
+func (o Options) withDefaults() Options {
+	o.Budget = cmp.Or(max(o.Budget, 0), 2*time.Minute)
+	o.Memory = cmp.Or(max(o.Memory, 0), 2<<30)
+	o.Workers = cmp.Or(max(o.Workers, 0), runtime.GOMAXPROCS(0))
+	o.Keys = cmp.Or(max(o.Keys, 0), 20)
+	o.Explain = cmp.Or(max(o.Explain, 0), 5*time.Second)
+	return o
+}
+
+// A Result is what a check found.
+type Result struct {
+	Model   string // "kv"
+	Verdict Verdict
+	Engine  string // "porcupine"
+	Ops     int    // of the history, all outcomes
+	Keys    int
+	CPU     time.Duration // the workers' busy time, summed
+	Why     string        // of Unknown
+
+	Illegal   int        // keys that are illegal; Conflicts explains the first of them
+	Conflicts []Conflict // in the order of time
+	Found     int        // distinct conflicts counted on all bad keys
+
+	// What the history could show. An OK without reads says nothing.
+	Counts Counts
+}
+
+// Counts say how telling a history is.
+type Counts struct {
+	Reads   int // completed gets and cas, each of which constrains the order
+	Writes  int // acknowledged writes
+	Unknown int // operations without a known outcome
+	Failed  int
+	Pruned  int // unknown writes that nobody observed, dropped
+	Bounded int // unknown writes that somebody observed, bounded by that read
+	Pieces  int // pieces that were searched
+	Longest int // operations in the largest piece
+}
+
+// A Conflict explains why one key is not linearizable.
+type Conflict struct {
+	Key   string
+	Label string  // stale read, lost update, ...
+	Ops   []int64 // the operations that contradict each other, in the order of their calls
+	Text  string  // one or two sentences
+	At    int64   // ns since the run's start when it could be known
+	More  int     // further conflicts on the same key
+}
+
+// An InvalidError says that a history is not one: no verdict follows from it.
+type InvalidError struct {
+	Index int // of the operation in the history, from 0
+	Op    int64
+	Why   string
+}
+
+func (e *InvalidError) Error() string {
+	return fmt.Sprintf("history: operation %d (number %d from the start): %s", e.Op, e.Index+1, e.Why)
+}
+
+// never is the return time of an operation whose outcome is unknown: it may
+// take effect at any time after its call.
+const never = math.MaxInt64
+
+// An op is an operation as the engines see it.
+type op struct {
+	*history.Op
+	ret int64 // [never], or a time by which it has certainly taken effect
+}
+
+func (o *op) completed() bool { return o.Outcome == history.OK }
+
+// observes reports whether the client was told what it found.
+func (o *op) observes() bool {
+	return o.completed() && (o.Kind == history.Get || o.Kind == history.CAS)
+}
+
+// writes reports whether o may change the state.
+func (o *op) writes() bool {
+	switch o.Kind {
+	case history.Get:
+		return false
+	case history.CAS:
+		return !o.completed() || o.Swapped
+	}
+	return true
+}
+
+// bare reports a delete that leaves the key absent rather than a tombstone.
+func (o *op) bare() bool { return o.Kind == history.Delete && o.Value == nil }
+
+// resets reports a write whose effect does not depend on the state before it.
+func (o *op) resets() bool { return o.writes() && o.Kind != history.Append }
+
+// Validate checks what every engine relies on: operation numbers are unique,
+// and a client has one operation at a time, the last of which may be unknown.
+func Validate(ops []history.Op) error {
+	seen := make(map[int64]int, len(ops))
+	order := make([]int, len(ops))
+	for i := range ops {
+		if j, dup := seen[ops[i].ID]; dup {
+			return &InvalidError{i, ops[i].ID, fmt.Sprintf("the number was used before, by the one on place %d", j+1)}
+		}
+		if ops[i].Return < ops[i].Call {
+			return &InvalidError{i, ops[i].ID, "it returned before it was called"}
+		}
+		seen[ops[i].ID] = i
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		x, y := &ops[a], &ops[b]
+		return cmp.Or(cmp.Compare(x.Client, y.Client), cmp.Compare(x.Call, y.Call), cmp.Compare(x.Return, y.Return), cmp.Compare(a, b))
+	})
+	for n := 1; n < len(order); n++ {
+		a, b := &ops[order[n-1]], &ops[order[n]]
+		if a.Client != b.Client {
+			continue
+		}
+		if a.Outcome == history.Unknown {
+			return &InvalidError{order[n], b.ID, fmt.Sprintf("client %d goes on although its operation %d is unknown (it needs a new number)", b.Client, a.ID)}
+		}
+		if b.Call < a.Return {
+			return &InvalidError{order[n], b.ID, fmt.Sprintf("client %d called it while its operation %d was open", b.Client, a.ID)}
+		}
+	}
+	return nil
+}
+
+// A keyed is the history of one key.
+type keyed struct {
+	key    string
+	ops    []op // may have happened: ok and unknown, by call; unknown gets left out
+	failed []*history.Op
+}
+
+// split divides a history by key. The order of the keys is that of their names.
+func split(ops []history.Op) []keyed {
+	at := map[string]int{}
+	var keys []keyed
+	for i := range ops {
+		o := &ops[i]
+		k, ok := at[o.Key]
+		if !ok {
+			k = len(keys)
+			at[o.Key] = k
+			keys = append(keys, keyed{key: o.Key})
+		}
+		switch {
+		case o.Outcome == history.Fail:
+			keys[k].failed = append(keys[k].failed, o)
+		case o.Outcome == history.OK:
+			keys[k].ops = append(keys[k].ops, op{o, o.Return})
+		case o.Kind != history.Get:
+			keys[k].ops = append(keys[k].ops, op{o, never})
+		}
+	}
+	for i := range keys {
+		sortOps(keys[i].ops)
+	}
+	slices.SortFunc(keys, func(a, b keyed) int { return strings.Compare(a.key, b.key) })
+	return keys
+}
+
+func sortOps(ops []op) {
+	slices.SortFunc(ops, func(a, b op) int {
+		return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.Return, b.Return), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+// Check decides whether ops, in any order, is linearizable as a map of strings.
+//
+// Its error is an [*InvalidError] for a history that breaks the rules, or ctx's
+// error; there is no verdict then. Running out of the budget is no error but
+// Unknown.
+func Check(ctx context.Context, ops []history.Op, opt Options) (Result, error) {
+	opt = opt.withDefaults()
+	if err := Validate(ops); err != nil {
+		return Result{}, err
+	}
+	keys := split(ops)
+	res := Result{Model: "kv", Engine: "porcupine", Verdict: OK, Ops: len(ops), Keys: len(keys), Counts: count(ops)}
+	answers := checkKeys(ctx, keys, opt)
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
+	var undecided []string
+	for i := range answers {
+		a := &answers[i]
+		res.CPU += a.busy
+		res.Counts.Pruned += a.pruned
+		res.Counts.Bounded += a.bounded
+		res.Counts.Pieces += a.pieces
+		res.Counts.Longest = max(res.Counts.Longest, a.longest)
+		switch a.verdict {
+		case Illegal:
+			res.Illegal++
+			res.Found += 1 + a.conflict.More
+			res.Conflicts = append(res.Conflicts, a.conflict)
+		case Unknown:
+			undecided = append(undecided, fmt.Sprintf("key %s: %s", keys[i].key, a.why))
+		}
+	}
+	slices.SortStableFunc(res.Conflicts, func(a, b Conflict) int { return cmp.Compare(a.At, b.At) })
+	res.Conflicts = res.Conflicts[:min(len(res.Conflicts), opt.Keys)]
+	if len(undecided) > 0 {
+		res.Verdict = Unknown
+		res.Why = fmt.Sprintf("%d of %d keys undecided; %s", len(undecided), len(keys), undecided[0])
+	}
+	if res.Illegal > 0 {
+		res.Verdict = Illegal
+	}
+	return res, nil
+}
+
+func count(ops []history.Op) Counts {
+	var c Counts
+	for i := range ops {
+		o := op{Op: &ops[i]}
+		switch o.Outcome {
+		case history.Fail:
+			c.Failed++
+		case history.Unknown:
+			c.Unknown++
+		default:
+			if o.observes() {
+				c.Reads++
+			}
+			if o.writes() {
+				c.Writes++
+			}
+		}
+	}
+	return c
+}
+
+// An answer is what came of one key.
+type answer struct {
+	verdict  Verdict
+	why      string
+	conflict Conflict
+	busy     time.Duration
+	pruned   int
+	bounded  int
+	pieces   int
+	longest  int
+}
+
+// checkKeys judges every key, small ones first, so that a budget that ends
+// leaves as few keys undecided as possible.
+func checkKeys(ctx context.Context, keys []keyed, opt Options) []answer {
+	order := make([]int, len(keys))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(len(keys[a].ops), len(keys[b].ops)) })
+	answers := make([]answer, len(keys))
+	limit := newLimit(ctx, opt)
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(opt.Workers, len(keys)) {
+		wg.Go(func() {
+			for i := range next {
+				start := time.Now()
+				answers[i] = checkKey(&keys[i], limit)
+				answers[i].busy = time.Since(start)
+			}
+		})
+	}
+	for _, i := range order {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return answers
+}
+
+// checkKey judges one key: first the rules that prove a conflict in little
+// time, then the search, then a smallest counterexample if it has no name yet.
+func checkKey(k *keyed, limit *limit) answer {
+	kept, words, pruned, bounded := prune(k.ops)
+	a := answer{verdict: OK, pruned: pruned, bounded: bounded}
+	if c, ok := explain(k, kept, words); ok {
+		a.verdict, a.conflict = Illegal, c
+		return a
+	}
+	for _, p := range cut(kept) {
+		a.pieces++
+		a.longest = max(a.longest, len(p.ops))
+		switch v, why := search(p, limit); v {
+		case Illegal:
+			a.verdict = Illegal
+			a.conflict = shrink(k, p, limit)
+			return a
+		case Unknown:
+			a.verdict = Unknown
+			a.why = fmt.Sprintf("%s at %d operations, up to %d at once", why, len(p.ops), concurrency(p.ops))
+			if limit.spent() {
+				return a
+			}
+		}
+	}
+	return a
+}
+
+// concurrency is the largest number of operations open at one time.
+func concurrency(ops []op) int {
+	type event struct {
+		t    int64
+		open int
+	}
+	events := make([]event, 0, 2*len(ops))
+	for i := range ops {
+		events = append(events, event{ops[i].Call, 1}, event{ops[i].ret, -1})
+	}
+	slices.SortFunc(events, func(a, b event) int { return cmp.Or(cmp.Compare(a.t, b.t), cmp.Compare(b.open, a.open)) })
+	open, most := 0, 0
+	for _, e := range events {
+		open += e.open
+		most = max(most, open)
+	}
+	return most
+}

@@ -1,0 +1,259 @@
+package checker
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"brownout/internal/history"
+)
+
+// rounds is how many random histories a test tries: 1 in `-short`, more by BROWNOUT_ROUNDS.
+func rounds(t *testing.T, n int) int {
+	if s := os.Getenv("BROWNOUT_ROUNDS"); s != "" {
+		k, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n * k
+	}
+	if testing.Short() {
+		return n / 10
+	}
+	return n
+}
+
+func newSeed(t *testing.T) uint64 {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("BROWNOUT_TEST_SEED"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed = n
+	}
+	t.Logf("BROWNOUT_TEST_SEED=%d", seed)
+	return seed
+}
+
+func dump(ops []history.Op) string {
+	var b strings.Builder
+	for i := range ops {
+		b.Write(history.AppendJSON(nil, &ops[i]))
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+func check(t *testing.T, ops []history.Op, opt Options) Result {
+	t.Helper()
+	res, err := Check(context.Background(), ops, opt)
+	if err != nil {
+		t.Fatalf("Check: %v\n%s", err, dump(ops))
+	}
+	return res
+}
+
+// confirm checks that the operations a conflict names exist, and that an
+// illegal beginning of the history really has been reached when it says so.
+func confirm(t *testing.T, ops []history.Op, res Result) {
+	t.Helper()
+	for _, c := range res.Conflicts {
+		if c.Label == "" || c.Text == "" || len(c.Ops) == 0 {
+			t.Errorf("conflict without label, text or operations: %+v\n%s", c, dump(ops))
+		}
+		for _, id := range c.Ops {
+			if id < 1 || int(id) > len(ops) || ops[id-1].Key != c.Key {
+				t.Errorf("conflict names operation %d, which is none of %s\n%s", id, c.Key, dump(ops))
+			}
+		}
+	}
+}
+
+var families = []struct {
+	name string
+	c    genConfig
+}{
+	{"registers", genConfig{ops: 12, clients: 4, keys: 1, span: 8, gap: 3, unknown: 0.15, fail: 0.1}},
+	{"registers with tombstones and appends", genConfig{ops: 11, clients: 4, keys: 1, span: 8, gap: 3, unknown: 0.2, fail: 0.1, appends: true, deletes: true, final: true}},
+	{"bare deletes", genConfig{ops: 11, clients: 3, keys: 1, span: 8, gap: 3, unknown: 0.15, appends: true, deletes: true, bare: true}},
+	{"two keys, mostly unknown", genConfig{ops: 14, clients: 4, keys: 2, span: 6, gap: 4, unknown: 0.5, appends: true}},
+	{"values that repeat and cannot be told apart", genConfig{ops: 10, clients: 3, keys: 1, span: 6, gap: 3, unknown: 0.2, fail: 0.1, appends: true, deletes: true, alphabet: []string{"a", "aa", "b", "ab", "ba"}}},
+	{"values that repeat, with empty ones", genConfig{ops: 9, clients: 3, keys: 1, span: 6, gap: 3, unknown: 0.2, appends: true, alphabet: []string{"", "a", "b"}}},
+	{"unique values made of each other", genConfig{ops: 9, clients: 3, keys: 1, span: 8, gap: 2, unknown: 0.3, appends: true, deletes: true, alphabet: []string{"1", "2", "3", "11", "12", "21", "112", "31", "131", "1112"}}},
+	{"long ones with quiet moments", genConfig{ops: 220, clients: 2, keys: 1, span: 6, gap: 30, unknown: 0.01, appends: true, deletes: true}},
+}
+
+// TestAgreesWithPlainPorcupine is the checker's licence: whatever is dropped,
+// bounded, cut or ruled must never change the answer.
+func TestAgreesWithPlainPorcupine(t *testing.T) {
+	seed := newSeed(t)
+	for f, fam := range families {
+		t.Run(fam.name, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, uint64(f)))
+			n, illegal, labels := rounds(t, 3000), 0, map[string]int{}
+			if fam.c.ops > 100 {
+				n /= 10
+			}
+			for range n {
+				b := noBug
+				if rng.IntN(5) < 3 {
+					b = bugs[rng.IntN(len(bugs))]
+				}
+				ops, ok := generate(rng, fam.c, b)
+				if !ok {
+					continue
+				}
+				want := reference(ops)
+				res := check(t, ops, Options{Workers: 1})
+				if got := res.Verdict == OK; got != want || res.Verdict == Unknown {
+					t.Fatalf("Check = %s %v, porcupine alone says linearizable = %v, bug %q\n%s", res.Verdict, res.Conflicts, want, b, dump(ops))
+				}
+				if b == noBug && !want {
+					t.Fatalf("the generator made an illegal history without a bug\n%s", dump(ops))
+				}
+				confirm(t, ops, res)
+				if !want {
+					illegal++
+					labels[res.Conflicts[0].Label]++
+				}
+			}
+			t.Logf("%d histories, %d illegal: %v", n, illegal, labels)
+			if illegal < n/50 {
+				t.Errorf("only %d of %d histories were illegal: the mutations do not bite", illegal, n)
+			}
+		})
+	}
+}
+
+func TestEveryPlantedBugIsFoundAtSize(t *testing.T) {
+	seed := newSeed(t)
+	c := genConfig{ops: 2000, clients: 8, keys: 4, span: 900, gap: 2000, unknown: 0.03, fail: 0.02, appends: true, deletes: true, final: true}
+	for i, b := range bugs {
+		t.Run(string(b), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, uint64(100+i)))
+			found, labels, runs := 0, map[string]int{}, rounds(t, 40)
+			for range runs {
+				ops, ok := generate(rng, c, b)
+				if !ok {
+					continue
+				}
+				res := check(t, ops, Options{Budget: 20 * time.Second})
+				confirm(t, ops, res)
+				switch res.Verdict {
+				case Illegal:
+					found++
+					labels[res.Conflicts[0].Label]++
+				case Unknown:
+					t.Errorf("unknown: %s", res.Why)
+				}
+			}
+			t.Logf("%d of %d runs illegal, labels %v", found, runs, labels)
+			if found == 0 {
+				t.Errorf("bug never found in %d runs", runs)
+			}
+		})
+	}
+}
+
+func TestNoFalseAlarmAtSize(t *testing.T) {
+	rng := rand.New(rand.NewPCG(newSeed(t), 7))
+	n := rounds(t, 600)
+	for range n {
+		c := genConfig{ops: 300 + rng.IntN(900), clients: 1 + rng.IntN(10), keys: 1 + rng.IntN(4), span: 1 + rng.Int64N(500), gap: rng.Int64N(3000), unknown: rng.Float64() * 0.1, fail: 0.02, appends: rng.IntN(2) == 0, deletes: rng.IntN(2) == 0, final: true}
+		ops, _ := generate(rng, c, noBug)
+		res := check(t, ops, Options{Budget: 10 * time.Second})
+		if res.Verdict == Illegal {
+			t.Fatalf("false alarm: %+v\n%s", res.Conflicts, dump(ops))
+		}
+		if d := Durability(ops); d.Verdict == Lost {
+			t.Fatalf("false loss: %+v\n%s", d, dump(ops))
+		}
+	}
+}
+
+func TestValidateRefusesWhatIsNoHistory(t *testing.T) {
+	put := func(id int64, client int, call, ret int64, out history.Outcome) history.Op {
+		return history.Op{ID: id, Client: client, Key: "k", Kind: history.Put, Value: ptr(fmt.Sprint(id)), Outcome: out, Call: call, Return: ret}
+	}
+	for _, tt := range []struct {
+		name string
+		ops  []history.Op
+		want string
+	}{
+		{"nothing is a history", nil, ""},
+		{"a client may go on at the instant of its answer", []history.Op{put(1, 1, 0, 5, history.OK), put(2, 1, 5, 6, history.OK)}, ""},
+		{"the order of the lines does not matter", []history.Op{put(2, 1, 5, 6, history.OK), put(1, 1, 0, 5, history.OK)}, ""},
+		{"a client may end with unknown", []history.Op{put(1, 1, 0, 5, history.OK), put(2, 1, 5, 6, history.Unknown)}, ""},
+		{"a number twice", []history.Op{put(1, 1, 0, 5, history.OK), put(1, 2, 5, 6, history.OK)}, "operation 1 (number 2 from the start): the number was used before"},
+		{"two at once of one client", []history.Op{put(1, 1, 0, 5, history.OK), put(2, 1, 4, 6, history.OK)}, "client 1 called it while its operation 1 was open"},
+		{"going on after unknown", []history.Op{put(1, 1, 0, 5, history.Unknown), put(2, 1, 9, 10, history.OK)}, "goes on although its operation 1 is unknown"},
+		{"a return before the call", []history.Op{put(1, 1, 5, 4, history.OK)}, "returned before it was called"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Check(t.Context(), tt.ops, Options{})
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("Check = %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestABudgetThatEndsIsUnknownAndSaysWhy(t *testing.T) {
+	// Repeated values, so that no rule applies, and many operations at once.
+	rng := rand.New(rand.NewPCG(1, 1))
+	c := genConfig{ops: 600, clients: 40, keys: 1, span: 500, gap: 1, alphabet: []string{"a", "b", "c"}, appends: false}
+	ops, _ := generate(rng, c, noBug)
+	for i := range ops { // impossible, but only a search can tell
+		if ops[i].Kind == history.Get && i > 500 {
+			ops[i].Result = ptr("b")
+		}
+	}
+	start := time.Now()
+	res := check(t, ops, Options{Budget: 300 * time.Millisecond})
+	if res.Verdict == OK {
+		t.Errorf("Check = ok for a history that is not")
+	}
+	if res.Verdict == Unknown && !strings.Contains(res.Why, "out of time at 600 operations") {
+		t.Errorf("Why = %q, want the reason and the size", res.Why)
+	}
+	if d := time.Since(start); d > 20*time.Second {
+		t.Errorf("took %v for a budget of 300 ms", d)
+	}
+	res = check(t, ops, Options{Budget: time.Minute, Memory: 1})
+	if res.Verdict == Unknown && !strings.Contains(res.Why, "out of memory") {
+		t.Errorf("Why = %q, want out of memory", res.Why)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Check(ctx, ops, Options{}); err == nil {
+		t.Error("Check of an ended context gave a verdict")
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	for _, bb := range []struct {
+		name string
+		c    genConfig
+	}{
+		{"100k operations, 1000 keys, 64 clients, 2% unknown", genConfig{ops: 100_000, clients: 64, keys: 1000, span: 1000, gap: 1000, unknown: 0.02, appends: true}},
+		{"100k operations, 1 key, 3 at once, 2% unknown", genConfig{ops: 100_000, clients: 6, keys: 1, span: 1000, gap: 1000, unknown: 0.02}},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			ops, _ := generate(rand.New(rand.NewPCG(1, 2)), bb.c, noBug)
+			b.ReportAllocs()
+			for b.Loop() {
+				res, err := Check(context.Background(), ops, Options{})
+				if err != nil || res.Verdict != OK {
+					b.Fatal(res.Verdict, res.Why, res.Conflicts, err)
+				}
+			}
+			b.ReportMetric(float64(len(ops))*float64(b.N)/b.Elapsed().Seconds(), "ops/s")
+		})
+	}
+}
