@@ -25,18 +25,18 @@ func Pad(token string, size int) string {
 // PadElement returns an appended element as put on the wire.
 func PadElement(token string, size int) string { return Pad(token, min(size, maxElement)) }
 
-// Short is the inverse of [Pad] and [PadElement] and of values built of one
-// padded base and any number of padded elements. It strips padding only if
-// padding the result again gives exactly raw; else it returns raw whole, so
-// that a damaged value never looks right.
+// Short is the inverse of [Pad] and [PadElement], and of a padded base followed
+// by any number of padded elements. A value that is not exactly what padding
+// its short form again would give is damaged, and must not look right: it is
+// returned whole, marked where it could be taken for a token.
 func Short(raw string, size int) string {
 	base, rest := raw, ""
 	if i := strings.IndexByte(raw, '+'); i >= 0 {
 		base, rest = raw[:i], raw[i:]
 	}
 	short := strings.TrimRight(base, string(filler))
-	if base != "" && !isToken(short, "vx") || base != Pad(short, max(size*min(1, len(base)), 0)) {
-		return raw
+	if raw == "" || base != "" && (!isToken(short, "vx") || Pad(short, size) != base) {
+		return damaged(raw)
 	}
 	if rest == "" {
 		return short
@@ -50,12 +50,19 @@ func Short(raw string, size int) string {
 		}
 		rest = rest[len(element):]
 		token := strings.TrimRight(element, string(filler))
-		if !strings.HasPrefix(token, "+a") || !isToken(token[1:], "a") || PadElement(token, size) != element {
-			return raw
+		if !isToken(token[1:], "a") || PadElement(token, size) != element {
+			return damaged(raw)
 		}
 		b.WriteString(token)
 	}
 	return b.String()
+}
+
+func damaged(raw string) string {
+	if strings.IndexByte(raw, filler) >= 0 {
+		return raw
+	}
+	return "damaged:" + raw
 }
 
 // isToken says whether s is one of letters followed by an operation's number.
