@@ -1,0 +1,36 @@
+// Package kvserver is a small replicated key-value server: Raft beneath, the
+// Redis protocol on top. It is a program of its own, usable without anything
+// else of this module, and knows nothing of what may be done to it.
+//
+// # The way of a write
+//
+// A connection's pipeline is parsed (resp.go), its writes join the proposer's
+// queue together (proposer.go), the proposer puts everything that waits into
+// one Raft entry (entry.go), Raft stores and replicates it through the wrapped
+// log store and transport (logstore.go, transport.go), every node applies it
+// (fsm.go, sessions.go), and the results go back command by command.
+//
+// # What an error means
+//
+// A client must be able to tell "did not happen" from "may have happened":
+//
+//	-MOVED 0 host:port   not done, and will not be: ask there
+//	-UNAVAIL why         not done, and will not be
+//	-UNKNOWN why         may have been done, or may still be
+//	-ERR, -NOSESSION ... the command itself was refused, not done
+//
+// A connection that breaks before the reply is UNKNOWN for writes. The proof
+// of which error of the Raft library belongs where stands in proposer.go.
+//
+// # Reads
+//
+// See reads.go: "readindex" (default) is linearizable whatever the clocks and
+// the scheduler do, "lease" is linearizable only while clocks run at the same
+// rate and nobody is made leader by force, "local" may be arbitrarily stale.
+//
+// # What it does not do
+//
+// No expiry, no types but strings, no membership changes: the set of nodes is
+// fixed when a cluster first starts. No TLS and no passwords: it is meant for
+// private networks.
+package kvserver

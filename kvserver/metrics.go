@@ -1,0 +1,175 @@
+package kvserver
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"runtime/metrics"
+	"strings"
+	"time"
+)
+
+// Metrics is the answer to GET /metrics. Counters run from the process' start.
+type Metrics struct {
+	AtNS     int64 `json:"at_ns"` // CLOCK_REALTIME, Unix
+	UptimeNS int64 `json:"uptime_ns"`
+
+	Clients  int64  `json:"clients"`
+	Commands uint64 `json:"commands"` // received from clients
+	Failures uint64 `json:"failures"` // answered with an error
+
+	Entries       uint64  `json:"entries"`        // proposed here and committed
+	EntryCommands uint64  `json:"entry_commands"` // commands in them
+	Queued        int     `json:"queued"`         // writes waiting
+	Commit        Latency `json:"commit"`         // an entry, from proposing to applied
+
+	Store        Latency `json:"store"` // writing entries to the log, fsync included
+	StoreEntries uint64  `json:"store_entries"`
+	StoreBytes   uint64  `json:"store_bytes"`
+
+	ReadsConfirmed uint64  `json:"reads_confirmed"`
+	ReadRounds     uint64  `json:"read_rounds"` // heartbeats sent for them
+	ReadWait       Latency `json:"read_wait"`   // a read, from arrival to confirmation
+
+	PeerRPCs   uint64  `json:"peer_rpcs"` // heartbeats and unpipelined entries
+	PeerFailed uint64  `json:"peer_failed"`
+	PeerRTT    Latency `json:"peer_rtt"`
+
+	Raft    map[string]string `json:"raft"`
+	Runtime Runtime           `json:"runtime"`
+}
+
+// Runtime is what the Go runtime says of itself (runtime/metrics).
+type Runtime struct {
+	Goroutines   uint64   `json:"goroutines"`
+	HeapBytes    uint64   `json:"heap_bytes"` // live objects and unswept garbage
+	TotalBytes   uint64   `json:"total_bytes"`
+	GCCycles     uint64   `json:"gc_cycles"`
+	MutexWaitNS  int64    `json:"mutex_wait_ns"`
+	GCPauses     RuntimeH `json:"gc_pauses"`     // stop-the-world for the collector
+	OtherPauses  RuntimeH `json:"other_pauses"`  // and for anything else
+	SchedLatency RuntimeH `json:"sched_latency"` // goroutines, from runnable to running
+	GCCPUNS      int64    `json:"gc_cpu_ns"`
+}
+
+// A RuntimeH is a histogram of the runtime's. Quantiles are upper ends of buckets.
+type RuntimeH struct {
+	Count uint64 `json:"count"`
+	P50NS int64  `json:"p50_ns"`
+	P99NS int64  `json:"p99_ns"`
+	MaxNS int64  `json:"max_ns"`
+}
+
+func (s *server) metrics() Metrics {
+	now := time.Now()
+	s.writes.mu.Lock()
+	queued := len(s.writes.queue)
+	s.writes.mu.Unlock()
+	return Metrics{
+		AtNS: now.UnixNano(), UptimeNS: now.Sub(s.started).Nanoseconds(),
+		Clients: s.front.clients.Load(), Commands: s.front.commands.Load(), Failures: s.front.failures.Load(),
+		Entries: s.writes.entries.Load(), EntryCommands: s.writes.commands.Load(), Queued: queued, Commit: s.writes.commit.summary(),
+		Store: s.store.meter.store.summary(), StoreEntries: s.store.meter.entries.Load(), StoreBytes: s.store.meter.bytes.Load(),
+		ReadsConfirmed: s.reads.confirmed.Load(), ReadRounds: s.reads.rounds.Load(), ReadWait: s.reads.wait.summary(),
+		PeerRPCs: s.trans.rpcs.Load(), PeerFailed: s.trans.failed.Load(), PeerRTT: s.trans.rtt.summary(),
+		Raft: s.raft.Stats(), Runtime: runtimeMetrics(),
+	}
+}
+
+func runtimeMetrics() Runtime {
+	names := []string{
+		"/sched/goroutines:goroutines", "/memory/classes/heap/objects:bytes", "/memory/classes/total:bytes",
+		"/gc/cycles/total:gc-cycles", "/sync/mutex/wait/total:seconds", "/sched/pauses/total/gc:seconds",
+		"/sched/pauses/total/other:seconds", "/sched/latencies:seconds", "/cpu/classes/gc/total:cpu-seconds",
+	}
+	samples := make([]metrics.Sample, len(names))
+	for i, n := range names {
+		samples[i].Name = n
+	}
+	metrics.Read(samples)
+	count := func(i int) uint64 {
+		if samples[i].Value.Kind() != metrics.KindUint64 {
+			return 0
+		}
+		return samples[i].Value.Uint64()
+	}
+	seconds := func(i int) int64 {
+		if samples[i].Value.Kind() != metrics.KindFloat64 {
+			return 0
+		}
+		return int64(samples[i].Value.Float64() * 1e9)
+	}
+	spread := func(i int) RuntimeH {
+		if samples[i].Value.Kind() != metrics.KindFloat64Histogram {
+			return RuntimeH{}
+		}
+		return summarize(samples[i].Value.Float64Histogram())
+	}
+	return Runtime{
+		Goroutines: count(0), HeapBytes: count(1), TotalBytes: count(2), GCCycles: count(3), MutexWaitNS: seconds(4),
+		GCPauses: spread(5), OtherPauses: spread(6), SchedLatency: spread(7), GCCPUNS: seconds(8),
+	}
+}
+
+func summarize(h *metrics.Float64Histogram) (out RuntimeH) {
+	for _, n := range h.Counts {
+		out.Count += n
+	}
+	top := func(i int) int64 {
+		if end := h.Buckets[i+1]; !math.IsInf(end, 0) {
+			return int64(end * 1e9)
+		}
+		return int64(h.Buckets[i] * 1e9)
+	}
+	var seen uint64
+	for i, n := range h.Counts {
+		if n == 0 {
+			continue
+		}
+		seen += n
+		if out.P50NS == 0 && seen*2 >= out.Count {
+			out.P50NS = top(i)
+		}
+		if out.P99NS == 0 && seen*100 >= out.Count*99 {
+			out.P99NS = top(i)
+		}
+		out.MaxNS = top(i)
+	}
+	return out
+}
+
+// infoText is the answer to INFO: Redis' form, sections and all.
+func (s *server) infoText() string {
+	st, m := s.status(), s.metrics()
+	var b strings.Builder
+	section := func(name string, pairs ...any) {
+		if b.Len() > 0 {
+			b.WriteString("\r\n")
+		}
+		b.WriteString("# " + name + "\r\n")
+		for i := 0; i < len(pairs); i += 2 {
+			fmt.Fprintf(&b, "%s:%v\r\n", pairs[i], pairs[i+1])
+		}
+	}
+	section("Server", "redis_version", redisVersion, "redis_mode", "standalone", "server_name", "kvserver",
+		"go_version", st.Go, "os", runtime.GOOS, "node_id", st.ID, "uptime_in_seconds", st.UptimeNS/1e9)
+	section("Clients", "connected_clients", m.Clients, "maxclients", s.c.MaxClients)
+	section("Memory", "used_memory", m.Runtime.HeapBytes, "total_memory", m.Runtime.TotalBytes)
+	section("Persistence", "log_store", st.Log, "snapshot_index", st.Snapshot,
+		"store_p50_us", m.Store.P50NS/1000, "store_p99_us", m.Store.P99NS/1000)
+	section("Stats", "total_connections_received", s.front.accepted.Load(), "rejected_connections", s.front.rejected.Load(),
+		"total_commands_processed", m.Commands, "total_error_replies", m.Failures,
+		"entries_committed", m.Entries, "commands_committed", m.EntryCommands)
+	section("Replication", "role", s.front.role(), "connected_slaves", len(st.Peers)-1)
+	raft := []any{
+		"raft_role", st.Role, "leader", st.Leader, "leader_client", st.LeaderClient, "term", st.Term,
+		"commit_index", st.Commit, "applied_index", st.Applied, "last_index", st.LastIndex,
+		"reads", st.Reads, "readable", st.Readable, "heartbeat", s.c.Heartbeat, "election", s.c.Election, "lease", s.c.Lease,
+	}
+	for i, p := range st.Peers {
+		raft = append(raft, fmt.Sprintf("peer%d", i), fmt.Sprintf("id=%s,raft=%s,client=%s", p.ID, p.Raft, p.Client))
+	}
+	section("Raft", raft...)
+	section("Keyspace", "db0", fmt.Sprintf("keys=%d,expires=0,avg_ttl=0", st.Keys))
+	return b.String()
+}

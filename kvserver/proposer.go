@@ -1,0 +1,265 @@
+package kvserver
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// A call is a run of commands of one connection that is answered as a whole.
+// A connection has one and uses it again and again.
+type call struct {
+	ops  []op
+	res  []result
+	done chan struct{} // holds one token when every op has its result
+
+	// Guarded by the mutex of whoever answers the call.
+	gen  uint64 // counts uses, so that a late answer finds out that it is late
+	left int
+	at   time.Time
+}
+
+func newCall() *call { return &call{done: make(chan struct{}, 1)} }
+
+// begin makes the call ready for n results. The caller holds the mutex.
+func (c *call) begin(now time.Time) {
+	c.gen++
+	c.left, c.at = len(c.ops), now
+}
+
+// A slot is one command of a call, waiting.
+type slot struct {
+	c   *call
+	gen uint64
+	i   int
+	at  time.Time
+}
+
+// answer gives the command its result, unless it has one. The caller holds the mutex.
+func (s slot) answer(r result) {
+	if s.c.gen != s.gen || s.c.left == 0 {
+		return
+	}
+	s.c.res[s.i] = r
+	if s.c.left--; s.c.left == 0 {
+		s.c.done <- struct{}{}
+	}
+}
+
+// A proposer turns the writes of all connections into Raft entries: whatever
+// waits when the last entry is done makes the next one. One entry is in flight
+// at a time; with more, entries get smaller and the sum slower.
+type proposer struct {
+	raft     *raft.Raft
+	limits   Config
+	redirect func() string // why this node cannot take a write: MOVED or UNAVAIL and the rest
+	wake     chan struct{}
+
+	mu       sync.Mutex
+	closed   bool
+	queue    []slot
+	bytes    int
+	inflight []slot
+
+	entries, commands atomic.Uint64
+	commit            histogram
+}
+
+func newProposer(r *raft.Raft, limits Config, redirect func() string) *proposer {
+	return &proposer{raft: r, limits: limits, redirect: redirect, wake: make(chan struct{}, 1)}
+}
+
+// submit queues c.ops, all or none. If it returns "", c.done will get a token;
+// else nothing was done, and the text says why.
+func (p *proposer) submit(c *call) (refused string) {
+	if p.raft.State() != raft.Leader {
+		return p.redirect()
+	}
+	size := 0
+	for i := range c.ops {
+		size += c.ops[i].size()
+	}
+	now := time.Now()
+	p.mu.Lock()
+	switch {
+	case p.closed:
+		p.mu.Unlock()
+		return "UNAVAIL server is shutting down"
+	case len(p.queue)+len(c.ops) > p.limits.MaxQueue, p.bytes+size > p.limits.MaxQueueBytes && len(p.queue) > 0:
+		p.mu.Unlock()
+		return "UNAVAIL too many writes are waiting (max_queue, max_queue_bytes)"
+	}
+	c.begin(now)
+	for i := range c.ops {
+		p.queue = append(p.queue, slot{c, c.gen, i, now})
+	}
+	p.bytes += size
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return ""
+}
+
+// run proposes until ctx ends. It returns only when Raft has answered for the
+// entry in flight; server.stop deals with what is left.
+func (p *proposer) run(ctx context.Context) {
+	var entry []op
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.wake:
+		}
+		for {
+			batch := p.take(&entry)
+			if len(batch) == 0 || ctx.Err() != nil {
+				break
+			}
+			p.propose(batch, entry)
+		}
+	}
+}
+
+// take moves the head of the queue to the batch in flight.
+func (p *proposer) take(entry *[]op) []slot {
+	clear(*entry)
+	*entry = (*entry)[:0]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.inflight)
+	p.inflight = p.inflight[:0]
+	bytes, n := 0, 0
+	for _, s := range p.queue {
+		if len(p.inflight) >= p.limits.MaxBatch || bytes >= p.limits.MaxBatchBytes {
+			break
+		}
+		n++
+		if s.c.gen != s.gen || s.c.left == 0 { // timed out
+			continue
+		}
+		size := s.c.ops[s.i].size()
+		if bytes+size > p.limits.MaxBatchBytes && len(p.inflight) > 0 {
+			n--
+			break
+		}
+		bytes += size
+		p.inflight = append(p.inflight, s)
+		*entry = append(*entry, s.c.ops[s.i])
+	}
+	rest := copy(p.queue, p.queue[n:])
+	clear(p.queue[rest:])
+	p.queue = p.queue[:rest]
+	if p.bytes -= bytes; rest == 0 {
+		p.bytes = 0 // also forgets those that timed out
+	}
+	return p.inflight
+}
+
+// propose makes one entry of ops and waits for its fate.
+func (p *proposer) propose(batch []slot, ops []op) {
+	start := time.Now()
+	size := 8
+	for i := range ops {
+		size += ops[i].size()
+	}
+	// The buffer lives on in Raft's log cache: it is never used again here.
+	f := p.raft.Apply(appendEntry(make([]byte, 0, size), ops), time.Duration(p.limits.Timeout))
+	err := f.Error()
+	if err == nil {
+		res := f.Response().([]result)
+		p.commit.record(time.Since(start))
+		p.entries.Add(1)
+		p.commands.Add(uint64(len(res)))
+		p.mu.Lock()
+		for i, s := range batch {
+			s.answer(res[i])
+		}
+		p.mu.Unlock()
+		return
+	}
+	text := p.fate(err)
+	p.mu.Lock()
+	for _, s := range batch {
+		s.answer(failure(text))
+	}
+	p.mu.Unlock()
+}
+
+// fate says what an error of [raft.Raft.Apply] means for the commands in the
+// entry. Everything is unknown but these three, which Raft v1.8.0 returns
+// before it has touched the log:
+//
+//   - ErrEnqueueTimeout: api.go ApplyLog. One select either hands the future to
+//     applyCh or takes the timer; applyCh is unbuffered (BatchApplyCh is false),
+//     so on the timer's branch nobody has the future.
+//   - ErrNotLeader: raft.go answers a future from applyCh with it in runFollower,
+//     runCandidate, and leaderLoop while it is removing itself. In all three the
+//     future is only held by that select case and goes nowhere else. The other
+//     uses of ErrNotLeader answer futures of other kinds (verify, restore,
+//     configuration, transfer). A future that has reached dispatchLogs, the one
+//     place that appends, is in leaderState.inflight and is answered by
+//     ErrLeadershipLost when runLeader ends, never by ErrNotLeader.
+//   - ErrLeadershipTransferInProgress: leaderLoop, case applyCh, before the
+//     future joins the group that is dispatched.
+//
+// ErrLeadershipLost (runLeader's cleanup): the entry is in our log and perhaps
+// in others; the next leader may commit it. ErrAbortedByRestore
+// (restoreUserSnapshot): in flight. ErrRaftShutdown: ApplyLog returns it before
+// handing over, but processLogs returns the same for an entry that is already
+// committed. Any other error is StoreLogs' own (dispatchLogs): the disk may
+// well hold the entry, and a restart would find it.
+func (p *proposer) fate(err error) string {
+	switch {
+	case errors.Is(err, raft.ErrEnqueueTimeout):
+		return "UNAVAIL raft took no entry for " + p.limits.Timeout.String()
+	case errors.Is(err, raft.ErrNotLeader):
+		return p.redirect()
+	case errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return "UNAVAIL leadership is being transferred"
+	}
+	return "UNKNOWN " + err.Error()
+}
+
+// expire answers what has waited too long: commands still queued are certainly
+// not done and are withdrawn, commands in flight are unknown.
+func (p *proposer) expire(now time.Time) {
+	limit := now.Add(-time.Duration(p.limits.Timeout))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.inflight {
+		if s.at.Before(limit) {
+			s.answer(failure("UNKNOWN no answer from a quorum within " + p.limits.Timeout.String()))
+		}
+	}
+	for _, s := range p.queue {
+		if !s.at.Before(limit) {
+			break
+		}
+		s.answer(failure("UNAVAIL waited " + p.limits.Timeout.String() + " behind other writes and was withdrawn"))
+	}
+}
+
+// shut refuses what waits and all that comes.
+func (p *proposer) shut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, s := range p.queue {
+		s.answer(failure("UNAVAIL server is shutting down"))
+	}
+}
+
+// abandon answers what is still in flight after shut and the grace period.
+func (p *proposer) abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.inflight {
+		s.answer(failure("UNKNOWN server shut down before a quorum answered"))
+	}
+}
