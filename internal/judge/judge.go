@@ -1,0 +1,244 @@
+// Package judge turns a run's files into its result.
+//
+// [Judge] is a pure function of the files: no root, no clock, no other source.
+// It is the only place where checker, expectations and statistics meet, and it
+// decides in one order (see verdict.go): what the history proves counts more
+// than an expectation, and an expectation more than a doubt, except for the
+// doubt whether the testbed itself kept time. A run that the testbed starved
+// is inconclusive, whatever its latencies were.
+//
+// It does not know how the run was made, and imports nothing of the live half.
+package judge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"time"
+
+	"brownout/checker"
+	"brownout/internal/history"
+	"brownout/internal/plan"
+	"brownout/internal/run"
+)
+
+// Options bound the work of judging. The zero value is good for everybody.
+type Options struct {
+	Budget time.Duration // wall time of the checker; 2 min
+	Memory int64         // bytes that the checker may take; 2 GiB
+}
+
+func (o Options) checker() checker.Options {
+	return checker.Options{Budget: o.Budget, Memory: o.Memory}
+}
+
+// record is what the files of a run say.
+type record struct {
+	manifest run.Manifest
+	plan     plan.Plan
+	ops      []history.Op // the workload's, without the final reads
+	all      []history.Op
+	events   []run.Event
+}
+
+// Judge judges the run whose directory is fsys. Its error names the file, and
+// where it can the line, that is missing or damaged; there is no verdict then.
+// The result is the same for the same files, but for cpu_ns.
+func Judge(ctx context.Context, fsys fs.FS, opt Options) (run.Result, error) {
+	rec, err := read(fsys)
+	if err != nil {
+		return run.Result{}, err
+	}
+	consistency, err := checker.Check(ctx, rec.all, opt.checker())
+	if err != nil {
+		return run.Result{}, fmt.Errorf("%s: %w", run.HistoryFile, lined(err))
+	}
+	durability := checker.Durability(rec.all)
+	return rec.result(consistency, durability), nil
+}
+
+// History checks a history alone, one operation a line as in history.jsonl.
+func History(ctx context.Context, r io.Reader, opt Options) (run.Consistency, error) {
+	ops, err := history.ReadAll(r)
+	if err != nil {
+		return run.Consistency{}, err
+	}
+	res, err := checker.Check(ctx, ops, opt.checker())
+	if err != nil {
+		return run.Consistency{}, lined(err)
+	}
+	c := consistencyOf(res)
+	if c.Verdict == string(checker.OK) {
+		c.Why = nothingObserved(res)
+	}
+	return c, nil
+}
+
+// ConsistencyVerdict is the verdict of a history on its own: one that is ok but
+// shows nothing is inconclusive.
+func ConsistencyVerdict(c run.Consistency) run.Verdict {
+	switch {
+	case c.Verdict == string(checker.Illegal):
+		return run.Violation
+	case c.Verdict == string(checker.OK) && c.Why == "":
+		return run.Pass
+	}
+	return run.Inconclusive
+}
+
+// lined says a damaged history's line as the other errors do.
+func lined(err error) error {
+	if e, ok := errors.AsType[*checker.InvalidError](err); ok {
+		return &history.LineError{Line: e.Index + 1, Err: fmt.Errorf("operation %d: %s", e.Op, e.Why)}
+	}
+	return err
+}
+
+func read(fsys fs.FS) (*record, error) {
+	var rec record
+	var err error
+	if rec.manifest, err = run.ReadManifest(fsys); err != nil {
+		return nil, missing(err)
+	}
+	if err = run.ReadJSON(fsys, run.PlanFile, &rec.plan); err != nil {
+		return nil, missing(err)
+	}
+	if rec.plan.Schema != plan.Schema {
+		return nil, fmt.Errorf("%s: schema %q, this program reads %q", run.PlanFile, rec.plan.Schema, plan.Schema)
+	}
+	if rec.events, err = run.ReadEvents(fsys); err != nil {
+		return nil, missing(err)
+	}
+	f, err := fsys.Open(run.HistoryFile)
+	if err != nil {
+		return nil, missing(err)
+	}
+	defer f.Close()
+	if rec.all, err = history.ReadAll(f); err != nil {
+		if le, ok := errors.AsType[*history.LineError](err); ok {
+			return nil, fmt.Errorf("%s:%d: %w", run.HistoryFile, le.Line, le.Err)
+		}
+		return nil, fmt.Errorf("%s: %w", run.HistoryFile, err)
+	}
+	for _, op := range rec.all {
+		if op.Phase == "" {
+			rec.ops = append(rec.ops, op)
+		}
+	}
+	return &rec, nil
+}
+
+// missing says that a file which is not there makes the directory no whole run.
+func missing(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is missing: the run's directory is not whole", p.Path)
+	}
+	return err
+}
+
+func (rec *record) result(c checker.Result, d checker.DurabilityResult) run.Result {
+	res := run.Result{
+		Schema: run.ResultSchema, Run: rec.manifest.Run, Scenario: rec.plan.Scenario, Seed: rec.plan.Seed,
+		Target:      run.Target{Kind: rec.plan.Target.Kind, Nodes: rec.plan.Target.Nodes},
+		Phases:      rec.phases(),
+		Consistency: consistencyOf(c),
+		Durability:  durabilityOf(d),
+		Diagnosis:   run.Diagnosis{Suspects: []run.Suspect{}},
+		Cleanup:     run.Cleanup{Residue: []string{}},
+		Host:        rec.noise(),
+		Wire:        rec.wire(),
+	}
+	res.Load = rec.load(res.Phases)
+	res.Faults = rec.faults(res.Phases)
+	for _, e := range rec.events {
+		switch e.Type {
+		case run.LeaderChanged:
+			res.LeaderChanges++
+		case run.Interrupted:
+			res.Interrupted = true
+		}
+	}
+	res.LeaderChanges = rec.leaderChanges()
+	j := judgement{rec: rec, res: &res, checked: c}
+	j.decide()
+	return res
+}
+
+// leaderChanges counts how often another node than before became leader, from
+// the start of the workload on; the first election is none.
+func (rec *record) leaderChanges() int {
+	n, leader := 0, ""
+	for _, e := range sortedEvents(rec.events) {
+		if e.Type != run.LeaderChanged || e.Node == "" {
+			continue
+		}
+		if leader != "" && e.Node != leader && e.T >= 0 {
+			n++
+		}
+		leader = e.Node
+	}
+	return n
+}
+
+// sortedEvents returns events by time; equal times keep the file's order.
+func sortedEvents(events []run.Event) []run.Event {
+	out := slices.Clone(events)
+	slices.SortStableFunc(out, func(a, b run.Event) int { return int(min(max(a.T-b.T, -1), 1)) })
+	return out
+}
+
+func consistencyOf(c checker.Result) run.Consistency {
+	out := run.Consistency{
+		Model: c.Model, Verdict: string(c.Verdict), Engine: c.Engine, Ops: c.Ops, Keys: c.Keys, CPU: int64(c.CPU),
+		Why: c.Why, Violations: []run.Conflict{},
+	}
+	if c.Verdict == checker.Illegal {
+		out.Why = fmt.Sprintf("%d of %d keys are not linearizable, %d conflicts", c.Illegal, c.Keys, c.Found)
+	}
+	for _, v := range c.Conflicts {
+		text := v.Text
+		if v.More > 0 {
+			text += fmt.Sprintf(" (and %d more conflicts on this key)", v.More)
+		}
+		out.Violations = append(out.Violations, run.Conflict{Key: v.Key, Label: v.Label, Ops: v.Ops, Text: text})
+	}
+	return out
+}
+
+func durabilityOf(d checker.DurabilityResult) run.Durability {
+	out := run.Durability{Verdict: string(d.Verdict), Acknowledged: d.Acknowledged, Lost: []run.LostWrite{}, Why: d.Why}
+	for _, l := range d.Lost {
+		out.Lost = append(out.Lost, run.LostWrite{Op: l.Op, Key: l.Key, Text: l.Text})
+	}
+	return out
+}
+
+// nothingObserved says why an ok of this history would say nothing; empty if it says something.
+func nothingObserved(c checker.Result) string {
+	switch {
+	case c.Ops == 0:
+		return "nothing observed: the history is empty"
+	case c.Counts.Writes == 0:
+		return fmt.Sprintf("nothing observed: none of %d operations was an acknowledged write", c.Ops)
+	case c.Counts.Reads == 0:
+		return fmt.Sprintf("nothing observed: none of %d operations was a completed read", c.Ops)
+	}
+	return ""
+}
+
+// number reads a number of an event's data, or 0.
+func number(m map[string]any, name string) float64 {
+	f, _ := m[name].(float64)
+	return f
+}
+
+func cloneOr(m map[string]any) map[string]any {
+	if m == nil {
+		return map[string]any{}
+	}
+	return maps.Clone(m)
+}

@@ -1,0 +1,126 @@
+package judge
+
+import (
+	"fmt"
+	"time"
+
+	"brownout/internal/history"
+	"brownout/internal/run"
+	"brownout/internal/stats"
+)
+
+// Limits beyond which the testbed's own part in the numbers is too large.
+const (
+	maxLateness     = 10 * time.Millisecond // p99 of due to call in the baseline; or, if larger:
+	maxLatenessPart = 0.5                   // of the baseline's p99 response time of puts
+	maxDropped      = 0.001                 // share of operations that were due and never sent
+	maxForeignCPU   = 0.30                  // share of all CPU time that others used
+	maxWireLateness = 5 * time.Millisecond  // p99 of how late the wire delivered
+)
+
+// Words of run.Load and run.Noise.
+const (
+	loadOK      = "ok"
+	loadStarved = "starved"
+	quiet       = "quiet"
+	noisy       = "noisy"
+)
+
+// load judges the generator by its own history. Lateness during faults belongs
+// to the target: clients wait for answers. In the baseline it is the generator's.
+func (rec *record) load(phases []run.Phase) run.Load {
+	out := run.Load{Verdict: loadOK}
+	if e, ok := rec.last(run.LoadStarted); ok {
+		out.OfferedPerS, out.MaxPerS = number(e.Data, "rate_per_s"), number(e.Data, "max_per_s")
+	}
+	if e, ok := rec.last(run.LoadEnded); ok {
+		out.Dropped = int64(number(e.Data, "dropped"))
+	}
+	var all, base stats.Hist
+	b, based := phase(phases, "baseline")
+	for i := range rec.ops {
+		o := &rec.ops[i]
+		all.Record(o.Call - o.Due)
+		if based && o.Due >= b.Start && o.Due < b.End {
+			base.Record(o.Call - o.Due)
+		}
+	}
+	out.Lateness = quantiles(&all)
+	limit := maxLateness
+	puts, ok := b.Ops[string(history.Put)]
+	if !ok {
+		puts = b.Ops[allKinds]
+	}
+	limit = max(limit, time.Duration(maxLatenessPart*float64(puts.Response.P99)))
+	late := time.Duration(base.Quantile(0.99))
+	total := int64(len(rec.ops)) + out.Dropped
+	switch {
+	case base.N() > 0 && late > limit:
+		out.Verdict = loadStarved
+		out.Why = fmt.Sprintf("the load generator was late by %v at p99 of the baseline (limit %v)", round(late), round(limit))
+	case total > 0 && float64(out.Dropped) > maxDropped*float64(total):
+		out.Verdict = loadStarved
+		out.Why = fmt.Sprintf("%d of %d due operations were never sent (limit %.1f %%)", out.Dropped, total, maxDropped*100)
+	}
+	return out
+}
+
+// noise takes the worst that was measured of the host.
+func (rec *record) noise() run.Noise {
+	out := run.Noise{Noise: quiet}
+	for _, e := range rec.events {
+		if e.Type != run.HostNoise {
+			continue
+		}
+		out.CPUPressure = max(out.CPUPressure, number(e.Data, "cpu_pressure"))
+		out.ForeignCPU = max(out.ForeignCPU, number(e.Data, "foreign_cpu"))
+		if f := int64(number(e.Data, "fsync_p50_ns")); f > 0 && out.FsyncP50 == 0 {
+			out.FsyncP50 = f
+		}
+	}
+	if out.ForeignCPU > maxForeignCPU {
+		out.Noise = noisy
+		out.Why = fmt.Sprintf("others used %.0f %% of the host's CPU time (limit %.0f %%)", out.ForeignCPU*100, maxForeignCPU*100)
+	}
+	return out
+}
+
+func (rec *record) wire() run.Wire {
+	e, ok := rec.last(run.WireReport)
+	if !ok {
+		return run.Wire{}
+	}
+	w := run.Wire{
+		LatenessP50: int64(number(e.Data, "lateness_p50_ns")), LatenessP99: int64(number(e.Data, "lateness_p99_ns")),
+		LatenessMax: int64(number(e.Data, "lateness_max_ns")), Frames: int64(number(e.Data, "frames")),
+	}
+	w.Scheduling, _ = e.Data["scheduling"].(string)
+	if fifo, _ := e.Data["fifo"].(bool); fifo && w.Scheduling == "" {
+		w.Scheduling = "fifo"
+	}
+	return w
+}
+
+// unfit says why the run's times cannot be trusted; empty if they can.
+func unfit(res *run.Result) string {
+	switch {
+	case res.Load.Verdict == loadStarved:
+		return "testbed starved: " + res.Load.Why
+	case res.Host.Noise == noisy:
+		return "host too noisy: " + res.Host.Why
+	case res.Wire.LatenessP99 > int64(maxWireLateness):
+		return fmt.Sprintf("testbed starved: the wire delivered %v late at p99 (limit %v)", round(time.Duration(res.Wire.LatenessP99)), maxWireLateness)
+	}
+	return ""
+}
+
+// round drops digits that nobody reads.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d > time.Second:
+		return d.Round(time.Millisecond)
+	case d > time.Millisecond:
+		return d.Round(10 * time.Microsecond)
+	}
+	return d.Round(time.Microsecond)
+}

@@ -1,0 +1,159 @@
+package judge
+
+import (
+	"fmt"
+	"strings"
+
+	"brownout/checker"
+	"brownout/internal/run"
+	"brownout/internal/stats"
+)
+
+// A judgement fills in what a result says in words.
+//
+// The order of reasons, the first that applies decides:
+//
+//  1. violation: the history is not linearizable, or an acknowledged write is lost.
+//  2. fail: an expectation was missed. If the testbed itself was starved, the
+//     host too noisy, a part of it failed, or the run was cut short, a missed
+//     expectation about times or counts proves nothing: it is inconclusive.
+//  3. inconclusive: something that the run should have shown is not known.
+//  4. pass.
+type judgement struct {
+	rec     *record
+	res     *run.Result
+	checked checker.Result
+}
+
+func (j *judgement) decide() {
+	res := j.res
+	doubt := j.untrusted()
+	j.expectations(doubt)
+	verdict, why := run.Pass, ""
+	note := func(v run.Verdict, reason string) {
+		if reason != "" && run.Worst(verdict, v) != verdict {
+			verdict, why = v, reason
+		}
+	}
+	note(run.Violation, j.violated())
+	note(run.Fail, j.missed(run.Fail))
+	note(run.Inconclusive, doubt)
+	note(run.Inconclusive, j.undecided())
+	for i := range res.Faults {
+		note(run.Inconclusive, doseDoubt(&res.Faults[i]))
+	}
+	note(run.Inconclusive, nothingObserved(j.checked))
+	note(run.Inconclusive, j.missed(run.Inconclusive))
+	if why == "" {
+		why = j.passed()
+	}
+	res.Verdict, res.ExitCode, res.Why = verdict, verdict.ExitCode(), oneLine(why)
+}
+
+// oneLine keeps a reason on one line, whatever a part of it said.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// untrusted says why times and counts of this run prove nothing; empty if they do.
+func (j *judgement) untrusted() string {
+	for _, e := range j.rec.events {
+		if e.Type == run.TestbedFailed {
+			return "the testbed failed: " + e.Text
+		}
+	}
+	if e, ok := j.rec.last(run.Interrupted); ok {
+		return strings.TrimSuffix("interrupted: "+e.Text, ": ")
+	}
+	if e, ok := j.rec.last(run.RunEnded); !ok {
+		return "the run never ended: its record stops in the middle"
+	} else if e.Text != "" {
+		return "the run ended early: " + e.Text
+	}
+	return unfit(j.res)
+}
+
+func (j *judgement) violated() string {
+	c, d := j.res.Consistency, j.res.Durability
+	switch {
+	case c.Verdict == string(checker.Illegal) && len(c.Violations) > 0:
+		v := c.Violations[0]
+		return fmt.Sprintf("not linearizable: %s: %s", v.Label, v.Text)
+	case c.Verdict == string(checker.Illegal):
+		return "not linearizable: " + c.Why
+	case d.Verdict == string(checker.Lost):
+		return fmt.Sprintf("%d acknowledged writes lost: %s", len(d.Lost), d.Lost[0].Text)
+	}
+	return ""
+}
+
+// missed returns the first expectation with the verdict v.
+func (j *judgement) missed(v run.Verdict) string {
+	for _, e := range j.res.Expectations {
+		if e.Verdict == v {
+			return fmt.Sprintf("%s: %s", e.Text, e.Why)
+		}
+	}
+	return ""
+}
+
+func (j *judgement) undecided() string {
+	switch c, d := j.res.Consistency, j.res.Durability; {
+	case c.Verdict == string(checker.Unknown):
+		return "linearizability undecided: " + c.Why
+	case d.Verdict == string(checker.Unknown):
+		return "durability undecided: " + d.Why
+	}
+	return ""
+}
+
+// doseDoubt says why a fault may not have been what was asked for.
+func doseDoubt(f *run.Fault) string {
+	name := f.ID + " " + f.Kind
+	because := ""
+	if f.Why != "" {
+		because = ": " + f.Why
+	}
+	switch {
+	case f.Provider == "" && f.End == 0 && f.Start == 0:
+		return fmt.Sprintf("fault %s never fired%s", name, because)
+	case f.Bit == run.BitNo:
+		return fmt.Sprintf("fault %s did not bite%s", name, because)
+	case f.Bit != run.BitYes:
+		return fmt.Sprintf("the dose of fault %s was not measured%s", name, because)
+	case f.Healed != run.HealedYes:
+		return fmt.Sprintf("fault %s was not seen healed%s", name, because)
+	}
+	return ""
+}
+
+func (j *judgement) passed() string {
+	res := j.res
+	return fmt.Sprintf("%d of %d expectations met, linearizable (%d operations, %d keys), %d acknowledged writes kept",
+		len(res.Expectations), len(res.Expectations), res.Consistency.Ops, res.Consistency.Keys, res.Durability.Acknowledged)
+}
+
+// expectations evaluates every sentence, and weakens what cannot be known.
+func (j *judgement) expectations(doubt string) {
+	unsteady := j.unsteady()
+	j.res.Expectations = []run.Expectation{}
+	for _, p := range j.rec.plan.Expect {
+		e, about := j.evaluate(p)
+		switch {
+		case about == aboutHistory || e.Verdict == run.Inconclusive:
+		case doubt != "" && e.Verdict == run.Fail:
+			e.Verdict, e.Why = run.Inconclusive, fmt.Sprintf("%s; but %s", e.Why, doubt)
+		case about == aboutBaseline && unsteady != "":
+			e.Verdict, e.Why = run.Inconclusive, join(e.Why, "the baseline was not steady: "+unsteady)
+		}
+		j.res.Expectations = append(j.res.Expectations, e)
+	}
+}
+
+// unsteady says why the baseline is no base; empty if it is one.
+func (j *judgement) unsteady() string {
+	b, ok := phase(j.res.Phases, "baseline")
+	if !ok {
+		return "there was none"
+	}
+	_, why := stats.Steady(j.rec.samples(), b.Start, b.End)
+	return why
+}
