@@ -3,17 +3,172 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
+	"sync"
 	"syscall"
+	"time"
+
+	"brownout/internal/run"
+	"brownout/internal/undo"
 )
 
 // A Cluster is a set of nodes that are up, from [Up] to [Cluster.Down].
-type Cluster struct{ nodes []*Node }
+type Cluster struct {
+	cfg    Config
+	owner  undo.Owner
+	nodes  []*Node
+	groups *group // of the run, around those of the nodes
+	parent *parentThread
+	reaper *reaper
+	mark   int // in the journal: what was recorded since is ours
+	stages []stage
 
-// Up brings a cluster up and returns when all nodes are ready and agree on a leader.
-func Up(ctx context.Context, c Config) (*Cluster, error) {
-	_, err := c.withDefaults()
-	return nil, errors.Join(err, errors.ErrUnsupported)
+	background sync.WaitGroup // all goroutines but parent's
+	emitting   sync.Mutex
+	going      chan struct{} // closed when Down begins
+	goOnce     sync.Once
+	down       sync.Once
+	downErr    error
+
+	mu     sync.Mutex
+	broken error // the testbed's own failure while it came up
+	leader string
+	term   uint64
+	mech   map[string]string
+}
+
+// A stage is a step of Up and how long it took.
+type stage struct {
+	name string
+	took time.Duration
+}
+
+// Up brings a cluster up and returns when all nodes are ready and agree on a
+// leader. On error, everything is undone; the error names the node and the
+// cause and carries the end of its log.
+func Up(ctx context.Context, cfg Config) (_ *Cluster, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("start cluster: needs root (namespaces, cgroups, mounts): %w", errors.ErrUnsupported)
+	}
+	c := &Cluster{
+		cfg: cfg, nodes: newNodes(cfg.Dir, cfg.Nodes), mark: cfg.Journal.Mark(),
+		going: make(chan struct{}), mech: map[string]string{"disk": cfg.Disk},
+	}
+	if c.owner, err = undo.Self(cfg.ID); err != nil {
+		return nil, fmt.Errorf("start cluster: %w", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.Ready, fmt.Errorf("not within %v", cfg.Ready))
+	defer cancel()
+	defer func() {
+		if err == nil {
+			return
+		}
+		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), downWithin)
+		defer cancel()
+		err = errors.Join(err, c.Down(down))
+	}()
+	if err := c.build(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.WaitReady(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// build makes everything and starts the targets.
+func (c *Cluster) build(ctx context.Context) error {
+	lap := time.Now()
+	done := func(name string) {
+		now := time.Now()
+		c.stages = append(c.stages, stage{name, now.Sub(lap)})
+		lap = now
+	}
+	c.parent = newParentThread()
+	uid, err := c.makeDirs()
+	if err != nil {
+		return fmt.Errorf("make the nodes' directories: %w", err)
+	}
+	done("dirs")
+	// First who cleans up after us, then what is to be cleaned up.
+	if c.reaper, err = startReaper(c.cfg.Exe, c.owner); err != nil {
+		return fmt.Errorf("start reaper: %w", err)
+	}
+	done("reaper")
+	record := undo.Record{Kind: undo.Cgroup, Name: c.owner.String(), Run: c.owner.String()}
+	if err := c.cfg.Journal.Do(record, c.makeGroups); err != nil {
+		return fmt.Errorf("make cgroups: %w", err)
+	}
+	done("cgroups")
+	if err := c.makeSwitch(); err != nil {
+		return fmt.Errorf("make switch: %w", err)
+	}
+	done("switch")
+	names := hosts(c.nodes, len(c.nodes))
+	for i, n := range c.nodes {
+		s := setup{Name: n.name, Dir: n.dir, Disk: c.cfg.Disk, Hosts: names}
+		if uid != 0 {
+			s.UID = uid + i
+		}
+		if err := n.clone(s); err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+	}
+	done("clone")
+	for _, n := range c.nodes {
+		if err := c.plug(n.name, n.index, n.box.netns); err != nil {
+			return fmt.Errorf("plug %s into the switch: %w", n.name, err)
+		}
+	}
+	done("plug")
+	starts := make(chan error, len(c.nodes))
+	for _, n := range c.nodes {
+		c.background.Go(func() { starts <- n.Start(ctx) })
+	}
+	var errs []error
+	for range c.nodes {
+		errs = append(errs, <-starts)
+	}
+	done("start")
+	return errors.Join(errors.Join(errs...), c.brokenBy())
+}
+
+// makeDirs makes the nodes' directories and returns the first of their users,
+// 0 if they cannot have any of their own.
+func (c *Cluster) makeDirs() (uid int, err error) {
+	uid = uidBase
+	c.mech["uid"] = fmt.Sprintf("own, from %d", uidBase)
+	for i, n := range c.nodes {
+		err := n.makeDirs(uid + i)
+		if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPERM) {
+			c.mech["uid"] = fmt.Sprintf("root without capabilities (%v)", err)
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return uid, nil
+}
+
+// makeGroups makes the cgroups of the run and of its nodes.
+func (c *Cluster) makeGroups() (err error) {
+	if c.groups, err = newGroup(c.owner.String()); err != nil {
+		return err
+	}
+	for _, n := range c.nodes {
+		n.box = box{c: c, waiting: map[int]chan report{}}
+		if n.box.group, err = c.groups.child(n.name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Nodes returns all nodes in order.
@@ -29,70 +184,138 @@ func (c *Cluster) Node(name string) (*Node, bool) {
 	return nil, false
 }
 
-// ClientNetNS is the network namespace of the load generator, on the switch as [ClientName].
-func (c *Cluster) ClientNetNS() *os.File { return nil }
-
 // Index returns the port on the switch of a node or of [ClientName].
-func (c *Cluster) Index(name string) (int, bool) { return 0, false }
+func (c *Cluster) Index(name string) (int, bool) {
+	if name == ClientName {
+		return len(c.nodes), true
+	}
+	n, ok := c.Node(name)
+	if !ok {
+		return 0, false
+	}
+	return n.index, true
+}
 
-// Statuses asks all nodes at once what they are. It returns within a second, in the nodes' order.
-func (c *Cluster) Statuses(ctx context.Context) []Status { return nil }
+// Mechanisms says by what means the cluster was made on this host, for the manifest.
+func (c *Cluster) Mechanisms() map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.mech)
+}
 
-// WaitReady waits until all nodes are ready and agree on a leader.
-func (c *Cluster) WaitReady(ctx context.Context) error { return nil }
+// note records that something was made by other means than usual.
+func (c *Cluster) note(what, how string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mech[what] = how
+}
 
-// Watch asks for roles until ctx ends and emits an event for every change of leader.
-func (c *Cluster) Watch(ctx context.Context) error { return nil }
+// Statuses asks all nodes at once what they are, and waits at most half a
+// second. They are in the nodes' order; a node that cannot be asked has Err.
+func (c *Cluster) Statuses(ctx context.Context) []Status {
+	sts := make([]Status, len(c.nodes))
+	var wg sync.WaitGroup
+	for i, n := range c.nodes {
+		wg.Go(func() { sts[i] = n.status(ctx) })
+	}
+	wg.Wait()
+	return sts
+}
 
-// Leader is the leader last seen by Watch, "" for none.
-func (c *Cluster) Leader() string { return "" }
+// emit passes an event on. Its time is left to whoever writes it down, who
+// knows the run's zero.
+func (c *Cluster) emit(e run.Event) {
+	c.emitting.Lock()
+	defer c.emitting.Unlock()
+	c.cfg.Emit(e)
+}
 
-// Down takes the cluster down.
-func (c *Cluster) Down(ctx context.Context) error { return nil }
+// failed records the first failure of the testbed itself.
+func (c *Cluster) failed(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken == nil {
+		c.broken = err
+	}
+}
 
-type box struct{}
+func (c *Cluster) brokenBy() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
+}
 
-// NetNS is the node's network namespace, open for the cluster's life.
-func (n *Node) NetNS() *os.File { return nil }
+func (c *Cluster) goingDown() bool {
+	select {
+	case <-c.going:
+		return true
+	default:
+		return false
+	}
+}
 
-// InitPid is the host's pid of the box's process 1.
-func (n *Node) InitPid() int { return 0 }
+// downWithin bounds a Down whose caller did not.
+const downWithin = 10 * time.Second
 
-// Root is the box's root directory as the host sees it.
-func (n *Node) Root() string { return "" }
+// Down kills the nodes and takes away all that [Up] made on the host, past
+// failures. What stays are files in the run's directory. A second Down returns
+// what the first did.
+func (c *Cluster) Down(ctx context.Context) error {
+	c.down.Do(func() { c.downErr = c.takeDown(ctx) })
+	return c.downErr
+}
 
-// Data is the node's disk, through its filesystem, as the host sees it.
-func (n *Node) Data() string { return n.Root() + "/data" }
+func (c *Cluster) takeDown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, downWithin)
+	defer cancel()
+	c.goOnce.Do(func() { close(c.going) })
+	var errs []error
+	if c.groups != nil {
+		errs = append(errs, c.groups.thaw()) // a frozen process may not die
+	}
+	for _, n := range c.nodes {
+		if n.box.init != nil {
+			_ = n.box.init.Process.Kill() // with init dies all that is in its PID namespace
+		}
+	}
+	for _, n := range c.nodes {
+		if n.box.init == nil {
+			continue
+		}
+		select {
+		case <-n.box.gone:
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("end %s: its init does not end: %w", n.name, context.Cause(ctx)))
+		}
+	}
+	errs = append(errs, c.closeSwitch())
+	for _, n := range c.nodes {
+		if n.box.init != nil {
+			n.box.conn.Close()
+		}
+		closeAll(append(n.box.files, n.box.netns))
+		dropIfEmpty(n.dir + "/box.log")
+	}
+	errs = append(errs, c.cfg.Journal.UnwindTo(c.mark))
+	if c.parent != nil {
+		c.parent.end()
+	}
+	if c.reaper != nil {
+		errs = append(errs, c.reaper.end(ctx))
+	}
+	idle := make(chan struct{})
+	go func() { c.background.Wait(); close(idle) }()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+		errs = append(errs, fmt.Errorf("end the cluster's work: %w", context.Cause(ctx)))
+	}
+	return errors.Join(errs...)
+}
 
-// Admin is the target's admin socket as the host sees it.
-func (n *Node) Admin() string { return n.Root() + "/run/admin.sock" }
-
-// Pids returns the host's pids of the target's processes; none if it does not run.
-func (n *Node) Pids() ([]int, error) { return nil, nil }
-
-// Start starts the target.
-func (n *Node) Start(ctx context.Context) error { return nil }
-
-// Kill sends a signal that ends the target and waits for its end, which counts as expected.
-func (n *Node) Kill(ctx context.Context, sig syscall.Signal) error { return nil }
-
-// Stop ends the target with SIGTERM, then, when ctx is about to end, with SIGKILL.
-func (n *Node) Stop(ctx context.Context) error { return nil }
-
-// Running says whether the target runs.
-func (n *Node) Running() bool { return false }
-
-// WaitReady waits until the target says that it is ready.
-func (n *Node) WaitReady(ctx context.Context) error { return nil }
-
-// LogTail returns the last lines of what the target wrote to its standard error and output.
-func (n *Node) LogTail(lines int) string { return "" }
-
-// InitMain is process 1 of a box.
-func InitMain(args []string) int { return 1 }
-
-// ExecMain is the stub between init and target.
-func ExecMain(args []string) int { return 1 }
-
-// ReaperMain outlives a killed supervisor and removes its cgroups.
-func ReaperMain(args []string) int { return 1 }
+// dropIfEmpty removes the log of an init that had nothing to say.
+func dropIfEmpty(path string) {
+	if st, err := os.Stat(path); err == nil && st.Size() == 0 {
+		_ = os.Remove(path)
+	}
+}

@@ -1,0 +1,342 @@
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// InitMain is process 1 of a box ("brownout _init"): it builds the box around
+// itself, serves its disk, starts the target when told to, and reaps. It ends
+// with its supervisor, and everything in the box ends with it.
+func InitMain([]string) int {
+	unix.Umask(0o022)
+	// Ends come from the supervisor, or from its end. Not signal.Ignore: the
+	// target would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	if err := closeOnExec(); err != nil {
+		fmt.Fprintln(os.Stderr, "init: keep files from the target:", err)
+		return 1
+	}
+	in := initProcess{conn: os.NewFile(fdControl, "control")}
+	if err := in.run(); err != nil {
+		fmt.Fprintln(os.Stderr, "init:", err)
+		return 1
+	}
+	return 0
+}
+
+// closeOnExec keeps everything that init inherited from the target: with the
+// cgroups' files it could leave its limits.
+func closeOnExec() error {
+	err := unix.CloseRange(fdControl, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) { // before Linux 5.11
+		for fd := fdControl; fd < fdJoin+32; fd++ {
+			unix.CloseOnExec(fd)
+		}
+		return nil
+	}
+	return err
+}
+
+// An initProcess is the state of process 1. Only the goroutine of run touches it.
+type initProcess struct {
+	conn   *os.File
+	out    *json.Encoder
+	setup  *setup
+	disk   disk
+	target int // pid, 0 if it does not run
+}
+
+// run obeys orders until the supervisor is gone.
+func (in *initProcess) run() error {
+	in.out = json.NewEncoder(in.conn)
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, syscall.SIGCHLD)
+	orders := make(chan order)
+	ended := make(chan error, 1)
+	go func() { // ends with the process
+		dec := json.NewDecoder(in.conn)
+		for {
+			var o order
+			if err := dec.Decode(&o); err != nil {
+				ended <- err
+				return
+			}
+			orders <- o
+		}
+	}()
+	var lost <-chan error // the disk's server ended
+	for {
+		select {
+		case o := <-orders:
+			rep, err := in.obey(o)
+			if err != nil {
+				rep.Error = err.Error()
+			}
+			rep.Seq = o.Seq
+			if err := in.out.Encode(rep); err != nil {
+				return fmt.Errorf("report: %w", err)
+			}
+			if o.Verb == verbSetup {
+				if err != nil {
+					return err // there is no box to be in
+				}
+				lost = in.disk.lost()
+			}
+		case <-children:
+			if err := in.reap(); err != nil {
+				return err
+			}
+		case err := <-lost:
+			lost = nil
+			if err := in.out.Encode(report{Disk: fmt.Sprint(err)}); err != nil {
+				return fmt.Errorf("report: %w", err)
+			}
+		case err := <-ended:
+			if errors.Is(err, io.EOF) {
+				return nil // the supervisor is gone
+			}
+			return fmt.Errorf("read orders: %w", err)
+		}
+	}
+}
+
+func (in *initProcess) obey(o order) (report, error) {
+	switch o.Verb {
+	case verbSetup:
+		in.setup = o.Setup
+		if err := buildRoot(in.setup); err != nil {
+			return report{}, fmt.Errorf("build box: %w", err)
+		}
+		if in.setup.Disk == DiskSlowFS {
+			if err := in.disk.mount(backing, "/data"); err != nil {
+				return report{}, fmt.Errorf("mount disk: %w", err)
+			}
+		}
+		return report{}, nil
+	case verbStart:
+		if in.target != 0 {
+			return report{}, errors.New("it runs already")
+		}
+		pid, notes, err := in.start(*o.Run)
+		in.target = pid
+		return report{PID: pid, Notes: notes}, err
+	case verbSignal:
+		if in.target == 0 {
+			return report{}, syscall.ESRCH
+		}
+		return report{}, syscall.Kill(in.target, o.Signal)
+	case verbRules:
+		return report{}, in.disk.setRules(o.Rules)
+	case verbStats:
+		b, err := in.disk.stats()
+		return report{Stats: b}, err
+	}
+	return report{}, fmt.Errorf("unknown order %q", o.Verb)
+}
+
+// reap waits for every child that ended, orphans of the target included.
+func (in *initProcess) reap() error {
+	for {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, syscall.WNOHANG, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case err != nil || pid == 0:
+			return nil
+		case pid != in.target:
+			continue
+		}
+		in.target = 0
+		e := exit{PID: pid}
+		if ws.Signaled() {
+			e.Signal, e.Core = ws.Signal(), ws.CoreDump()
+		} else {
+			e.Code = ws.ExitStatus()
+		}
+		if err := in.out.Encode(report{Exit: &e}); err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
+	}
+}
+
+// start runs the target as the node's user in the node's cgroups, and returns
+// its pid as the box sees it.
+func (in *initProcess) start(c Command) (pid int, notes []string, err error) {
+	if len(c.Argv) == 0 {
+		return 0, nil, errors.New("no program given")
+	}
+	uid := in.setup.UID
+	for name, content := range c.Files {
+		if err := writeFile(name, content, uid, in.setup.Disk == DiskSlowFS); err != nil {
+			return 0, nil, err
+		}
+	}
+	path, err := program(c.Argv[0])
+	if err != nil {
+		return 0, nil, err
+	}
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		return 0, nil, err
+	}
+	defer null.Close()
+	attr := &syscall.ProcAttr{
+		// Not /data: the child goes there before its exec, while a thread of ours
+		// waits for it without giving way to the goroutines that serve the disk.
+		Dir:   "/",
+		Env:   environ(c.Env),
+		Files: []uintptr{null.Fd(), fdStdout, fdStderr},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
+	if uid != 0 {
+		attr.Sys.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+	}
+	if in.setup.Into {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fdCgroup
+	}
+	onSpareThread(func() { pid, notes, err = spawn(path, c.Argv, attr, in.setup.Joins) })
+	if err != nil {
+		return 0, nil, fmt.Errorf("start %s: %w", c.Argv[0], err)
+	}
+	return pid, notes, nil
+}
+
+// spawn gives this thread what the target shall have and forks it off. The
+// thread must not be used for anything else afterwards.
+//
+// What is inherited from a thread instead of set in a stub saves a program
+// start for every node. A thread joins v1 cgroups by itself through their
+// tasks files (60 µs for seven hierarchies); the v2 cgroup it cannot, there the
+// child is cloned into (clone3 with CLONE_INTO_CGROUP).
+func spawn(path string, argv []string, attr *syscall.ProcAttr, joins int) (pid int, notes []string, err error) {
+	for i := range joins {
+		if _, err := syscall.Write(fdJoin+i, []byte("0")); err != nil {
+			return 0, nil, fmt.Errorf("join cgroup: %w", err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return 0, nil, fmt.Errorf("set no_new_privs: %w", err)
+	}
+	if err := dropBounding(); err != nil {
+		notes = append(notes, err.Error())
+	}
+	if attr.Sys.Credential == nil { // keeps uid 0, so the kernel does not take the capabilities by itself
+		if err := dropCapabilities(); err != nil {
+			notes = append(notes, err.Error())
+		}
+	}
+	pid, err = syscall.ForkExec(path, argv, attr)
+	return pid, notes, err
+}
+
+// dropBounding empties the thread's capability bounding set, so that no file
+// and no change of user gives its children any.
+func dropBounding() error {
+	for c := uintptr(0); c < 64; c++ {
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) {
+			return nil // past the last one
+		}
+		if err != nil {
+			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
+		}
+	}
+	return nil
+}
+
+// dropCapabilities keeps root's program from getting any capability at its exec.
+func dropCapabilities() error {
+	const locked = 1<<0 | 1<<1 // SECBIT_NOROOT and its lock, capabilities(7)
+	if err := unix.Prctl(unix.PR_SET_SECUREBITS, locked, 0, 0, 0); err != nil {
+		return fmt.Errorf("keep capabilities from root: %w", err)
+	}
+	return nil
+}
+
+// onSpareThread runs f on a thread that ends with it. It is never the process's
+// main thread, which cannot end: one that had joined the target's cgroups would
+// be throttled and counted with the target for good.
+func onSpareThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		if unix.Gettid() == os.Getpid() {
+			onSpareThread(f) // while this goroutine keeps the main thread busy
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+// program finds what a Command names. "/bin/brownout" is this binary: /bin
+// itself belongs to the host, read-only, and cannot show it.
+func program(name string) (string, error) {
+	if name == "/bin/brownout" || name == "brownout" {
+		return brownout, nil
+	}
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	for _, dir := range strings.Split(searchPath, ":") {
+		p := filepath.Join(dir, name)
+		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("find %s in %s: %w", name, searchPath, os.ErrNotExist)
+}
+
+const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// environ adds what every program expects.
+func environ(env []string) []string {
+	env = slices.Clone(env)
+	for _, kv := range []string{"PATH=" + searchPath, "HOME=/data", "LANG=C.UTF-8", "TMPDIR=/tmp"} {
+		name, _, _ := strings.Cut(kv, "=")
+		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") }) {
+			env = append(env, kv)
+		}
+	}
+	return env
+}
+
+// writeFile writes one of a command's files. What belongs below /data goes to
+// what backs it: init must not use a file system that it serves itself.
+func writeFile(name string, content []byte, uid int, slow bool) error {
+	p := filepath.Join("/", name)
+	if rel, ok := strings.CutPrefix(p, "/data/"); ok && slow {
+		p = filepath.Join(backing, rel)
+	}
+	dir := filepath.Dir(p)
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		if err := os.Lchown(dir, uid, uid); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	if err := os.WriteFile(p, content, 0o640); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := os.Lchown(p, uid, uid); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}

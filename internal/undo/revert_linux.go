@@ -1,0 +1,308 @@
+package undo
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Revert undoes one record, whoever made it. What is gone already is
+// [os.ErrNotExist]; what exists but is not ours, an error and left alone.
+func Revert(r Record) error {
+	switch r.Kind {
+	case Cgroup:
+		return revertCgroup(r.Name)
+	case Process:
+		return revertProcess(r.Name, r.Born)
+	case Mount:
+		return revertMount(r.Name)
+	case Loop:
+		return revertLoop(r.Name)
+	case Link:
+		return revertLink(r.Name)
+	}
+	return fmt.Errorf("unknown kind %q", r.Kind)
+}
+
+// goneWithin bounds the wait for killed processes to leave their cgroup.
+const goneWithin = time.Second
+
+// revertCgroup removes the cgroups called name in all hierarchies, and kills
+// what is in them.
+func revertCgroup(name string) error {
+	if _, ok := ParseOwner(name); !ok {
+		return fmt.Errorf("cgroup %q does not bear the name of a run", name)
+	}
+	tops := cgroupsNamed(name)
+	if len(tops) == 0 {
+		return os.ErrNotExist
+	}
+	var errs []error
+	for _, top := range tops {
+		if err := removeCgroup(top); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cgroupsNamed returns the directories called name at the places where runs
+// make theirs: at the top of each hierarchy, or below our own cgroup.
+func cgroupsNamed(name string) []string {
+	var dirs []string
+	for _, place := range cgroupPlaces() {
+		d := filepath.Join(place, name)
+		if st, err := os.Stat(d); err == nil && st.IsDir() {
+			dirs = append(dirs, d)
+		}
+	}
+	return dirs
+}
+
+// cgroupPlaces returns every directory that may hold the cgroups of runs.
+func cgroupPlaces() []string {
+	own := ownCgroups()
+	var places []string
+	for _, m := range mounts() {
+		if m.fstype != "cgroup" && m.fstype != "cgroup2" {
+			continue
+		}
+		places = append(places, m.point)
+		path, ok := own[""]
+		if m.fstype == "cgroup" {
+			path, ok = "", false
+			for _, option := range strings.Split(m.super, ",") {
+				if p, has := own[option]; has {
+					path, ok = p, true
+				}
+			}
+		}
+		// Below a container's mount the paths of /proc/self/cgroup may start at the host's root.
+		for _, p := range []string{path, strings.TrimPrefix(path, m.root)} {
+			if d := filepath.Join(m.point, p); ok && !slices.Contains(places, d) {
+				if st, err := os.Stat(d); err == nil && st.IsDir() {
+					places = append(places, d)
+				}
+			}
+		}
+	}
+	return places
+}
+
+// ownCgroups maps each v1 controller, and "" for v2, to the path of this process's cgroup.
+func ownCgroups() map[string]string {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil
+	}
+	own := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) != 3 {
+			continue
+		}
+		for _, c := range strings.Split(f[1], ",") {
+			own[c] = f[2]
+		}
+	}
+	return own
+}
+
+// removeCgroup empties a cgroup and those below it and removes them, deepest first.
+func removeCgroup(top string) error {
+	dirs := below(top)
+	thaw(dirs) // a process that a v1 freezer holds does not die
+	end := time.Now().Add(goneWithin)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		var errs []error
+		for _, d := range slices.Backward(dirs) {
+			if err := syscall.Rmdir(d); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("remove %s: %w", d, err))
+			}
+		}
+		if len(errs) == 0 {
+			return nil
+		}
+		if time.Now().After(end) {
+			return errors.Join(errs...)
+		}
+		kill(dirs)
+		<-time.After(pause)
+	}
+}
+
+// below returns top and all directories below it, parents first.
+func below(top string) []string {
+	var dirs []string
+	_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil // what vanishes meanwhile is what we want
+	})
+	return dirs
+}
+
+func thaw(dirs []string) {
+	for _, d := range dirs {
+		_ = os.WriteFile(filepath.Join(d, "freezer.state"), []byte("THAWED"), 0) // v1
+		_ = os.WriteFile(filepath.Join(d, "cgroup.freeze"), []byte("0"), 0)      // v2
+		_ = os.WriteFile(filepath.Join(d, "memory.oom_control"), []byte("0"), 0) // v1: wakes who waits for memory
+	}
+}
+
+// kill ends every process in dirs. Most died with their supervisor.
+func kill(dirs []string) {
+	for _, d := range dirs {
+		for _, pid := range procs(d) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// procs returns the processes in a cgroup; 0 stands for one of a PID namespace that we cannot see.
+func procs(dir string) []int {
+	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	var pids []int
+	for _, f := range strings.Fields(string(b)) {
+		if pid, err := strconv.Atoi(f); err == nil && pid > 1 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// foreign says whether a cgroup holds processes that this PID namespace cannot
+// see: then its owner's pid means nothing here.
+func foreign(dir string) bool {
+	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	return slices.Contains(strings.Fields(string(b)), "0")
+}
+
+// revertProcess kills a process if it is still the one that was recorded.
+func revertProcess(name string, want uint64) error {
+	pid, err := strconv.Atoi(name)
+	if err != nil || pid <= 1 {
+		return fmt.Errorf("%q is not the pid of a process of ours", name)
+	}
+	fd, err := unix.PidfdOpen(pid, 0) // keeps the pid from meaning another process between look and kill
+	if errors.Is(err, unix.ESRCH) {
+		return os.ErrNotExist
+	}
+	if err != nil {
+		return fmt.Errorf("open process: %w", err)
+	}
+	defer unix.Close(fd)
+	st, err := stat(pid)
+	if err != nil || st.born != want || st.state == 'Z' || st.state == 'X' {
+		return os.ErrNotExist
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill: %w", err)
+	}
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for end := time.Now().Add(goneWithin); ; {
+		n, err := unix.Poll(poll, int(time.Until(end).Milliseconds()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			return fmt.Errorf("killed, but still there after %v", goneWithin)
+		}
+		return nil
+	}
+}
+
+// ours says whether a mount is one of brownout's.
+func (m mount) ours() bool {
+	return strings.HasPrefix(m.source, Prefix) || m.fstype == "fuse.slowfs" || m.fstype == "fuse.brownout"
+}
+
+func revertMount(point string) error {
+	i := slices.IndexFunc(mounts(), func(m mount) bool { return m.point == point })
+	if i < 0 {
+		return os.ErrNotExist
+	}
+	if m := mounts()[i]; !m.ours() {
+		return fmt.Errorf("%s is a mount of %s (%s), not of ours", point, m.source, m.fstype)
+	}
+	return unix.Unmount(point, unix.MNT_DETACH)
+}
+
+// revertLoop detaches a loop device whose backing file is named bo-*.
+func revertLoop(dev string) error {
+	name := filepath.Base(dev)
+	file, err := loopBacking(name)
+	if err != nil {
+		return os.ErrNotExist
+	}
+	if !strings.HasPrefix(filepath.Base(file), Prefix) {
+		return fmt.Errorf("%s is backed by %s, which is not ours", dev, file)
+	}
+	f, err := os.OpenFile("/dev/"+name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("detach %s: %w", dev, err)
+	}
+	return nil
+}
+
+func loopBacking(name string) (string, error) {
+	b, err := os.ReadFile("/sys/block/" + name + "/loop/backing_file")
+	return strings.TrimSuffix(strings.TrimSpace(string(b)), " (deleted)"), err
+}
+
+// revertLink deletes an interface of this network namespace called bo-*.
+func revertLink(name string) error {
+	if !strings.HasPrefix(name, Prefix) {
+		return fmt.Errorf("link %q is not ours", name)
+	}
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return os.ErrNotExist
+	}
+	return deleteLink(i.Index)
+}
+
+// deleteLink asks rtnetlink(7) to delete an interface: one request, one answer.
+func deleteLink(index int) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("delete link: %w", err)
+	}
+	defer unix.Close(fd)
+	msg := make([]byte, unix.SizeofNlMsghdr+unix.SizeofIfInfomsg)
+	le := nativeEndian
+	le.PutUint32(msg[0:], uint32(len(msg)))
+	le.PutUint16(msg[4:], unix.RTM_DELLINK)
+	le.PutUint16(msg[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+	le.PutUint32(msg[unix.SizeofNlMsghdr+4:], uint32(index))
+	if err := unix.Sendto(fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("delete link: %w", err)
+	}
+	answer := make([]byte, 4096)
+	n, _, err := unix.Recvfrom(fd, answer, 0)
+	if err != nil {
+		return fmt.Errorf("delete link: %w", err)
+	}
+	if n < unix.SizeofNlMsghdr+4 || le.Uint16(answer[4:]) != unix.NLMSG_ERROR {
+		return errors.New("delete link: unexpected answer")
+	}
+	if errno := -int32(le.Uint32(answer[unix.SizeofNlMsghdr:])); errno != 0 {
+		return fmt.Errorf("delete link: %w", syscall.Errno(errno))
+	}
+	return nil
+}
