@@ -55,13 +55,13 @@ func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // untrusted says why times and counts of this run prove nothing; empty if they do.
 func (j *judgement) untrusted() string {
+	if e, ok := j.rec.last(run.Interrupted); ok {
+		return strings.TrimSuffix("interrupted: "+e.Text, ": ")
+	}
 	for _, e := range j.rec.events {
 		if e.Type == run.TestbedFailed {
 			return "the testbed failed: " + e.Text
 		}
-	}
-	if e, ok := j.rec.last(run.Interrupted); ok {
-		return strings.TrimSuffix("interrupted: "+e.Text, ": ")
 	}
 	if e, ok := j.rec.last(run.RunEnded); !ok {
 		return "the run never ended: its record stops in the middle"
