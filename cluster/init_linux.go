@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"brownout/internal/sys/proc"
 )
 
 // InitMain is process 1 of a box ("brownout _init"): it builds the box around
@@ -227,43 +229,24 @@ func spawn(path string, argv []string, attr *syscall.ProcAttr, joins int) (pid i
 			return 0, nil, fmt.Errorf("join cgroup: %w", err)
 		}
 	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return 0, nil, fmt.Errorf("set no_new_privs: %w", err)
-	}
-	if err := dropBounding(); err != nil {
-		notes = append(notes, err.Error())
-	}
-	if attr.Sys.Credential == nil { // keeps uid 0, so the kernel does not take the capabilities by itself
-		if err := dropCapabilities(); err != nil {
+	if attr.Sys.Credential == nil { // root, but without its powers
+		missing, err := proc.Drop(0, 0)
+		for _, m := range missing {
+			notes = append(notes, m.Error())
+		}
+		if err != nil {
+			return 0, notes, err
+		}
+	} else {
+		if err := proc.DropBounding(); err != nil {
 			notes = append(notes, err.Error())
+		}
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return 0, nil, fmt.Errorf("set no_new_privs: %w", err)
 		}
 	}
 	pid, err = syscall.ForkExec(path, argv, attr)
 	return pid, notes, err
-}
-
-// dropBounding empties the thread's capability bounding set, so that no file
-// and no change of user gives its children any.
-func dropBounding() error {
-	for c := uintptr(0); c < 64; c++ {
-		err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
-		if errors.Is(err, unix.EINVAL) {
-			return nil // past the last one
-		}
-		if err != nil {
-			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
-		}
-	}
-	return nil
-}
-
-// dropCapabilities keeps root's program from getting any capability at its exec.
-func dropCapabilities() error {
-	const locked = 1<<0 | 1<<1 // SECBIT_NOROOT and its lock, capabilities(7)
-	if err := unix.Prctl(unix.PR_SET_SECUREBITS, locked, 0, 0, 0); err != nil {
-		return fmt.Errorf("keep capabilities from root: %w", err)
-	}
-	return nil
 }
 
 // onSpareThread runs f on a thread that ends with it. It is never the process's

@@ -158,11 +158,8 @@ func helperProcess(pid int) (Record, bool) {
 		if _, ok := ParseOwner(run); !ok {
 			return Record{}, false
 		}
-		st, err := stat(pid)
-		if err != nil || st.state == 'Z' || st.state == 'X' {
-			return Record{}, false
-		}
-		return Record{Kind: Process, Name: strconv.Itoa(pid), Born: st.born, Run: run}, true
+		born, ok := lives(pid)
+		return Record{Kind: Process, Name: strconv.Itoa(pid), Born: born, Run: run}, ok
 	}
 	return Record{}, false
 }

@@ -2,10 +2,8 @@ package undo
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
-	"strings"
 )
 
 // RunEnv is set in the environment of every helper process of a run to the
@@ -45,55 +43,4 @@ func ParseOwner(name string) (Owner, bool) {
 	}
 	o := Owner{ID: m[1], PID: pid, Born: born}
 	return o, o.String() == name
-}
-
-// Self returns this process as the owner of run id.
-func Self(id string) (Owner, error) {
-	born, err := born(os.Getpid())
-	return Owner{ID: id, PID: os.Getpid(), Born: born}, err
-}
-
-// Alive says whether the process that owns the run still lives. A zombie does not.
-func (o Owner) Alive() bool {
-	st, err := stat(o.PID)
-	return err == nil && st.born == o.Born && st.state != 'Z' && st.state != 'X'
-}
-
-// born returns the start time of a process.
-func born(pid int) (uint64, error) {
-	st, err := stat(pid)
-	return st.born, err
-}
-
-type procStat struct {
-	state byte
-	born  uint64
-}
-
-// stat reads the fields of /proc/PID/stat that tell one life of a pid from another.
-func stat(pid int) (procStat, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return procStat{}, err
-	}
-	return parseStat(string(b))
-}
-
-// parseStat takes /proc/PID/stat apart. The second field is the program's name
-// in parentheses and may hold anything, parentheses and spaces included.
-func parseStat(s string) (procStat, error) {
-	end := strings.LastIndexByte(s, ')')
-	if end < 0 {
-		return procStat{}, fmt.Errorf("parse process stat %.40q: no name", s)
-	}
-	f := strings.Fields(s[end+1:])
-	const state, starttime = 0, 19 // fields 3 and 22 of proc_pid_stat(5)
-	if len(f) <= starttime {
-		return procStat{}, fmt.Errorf("parse process stat %.40q: %d fields", s, len(f)+2)
-	}
-	born, err := strconv.ParseUint(f[starttime], 10, 64)
-	if err != nil {
-		return procStat{}, fmt.Errorf("parse process stat %.40q: start time: %w", s, err)
-	}
-	return procStat{state: f[state][0], born: born}, nil
 }

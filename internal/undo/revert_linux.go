@@ -1,6 +1,7 @@
 package undo
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"brownout/internal/sys/proc"
 )
 
 // Revert undoes one record, whoever made it. What is gone already is
@@ -195,32 +198,23 @@ func revertProcess(name string, want uint64) error {
 	if err != nil || pid <= 1 {
 		return fmt.Errorf("%q is not the pid of a process of ours", name)
 	}
-	fd, err := unix.PidfdOpen(pid, 0) // keeps the pid from meaning another process between look and kill
-	if errors.Is(err, unix.ESRCH) {
-		return os.ErrNotExist
-	}
+	p, err := proc.Open(pid) // keeps the pid from meaning another process between look and kill
 	if err != nil {
-		return fmt.Errorf("open process: %w", err)
+		return err
 	}
-	defer unix.Close(fd)
-	st, err := stat(pid)
-	if err != nil || st.born != want || st.state == 'Z' || st.state == 'X' {
+	defer p.Close()
+	if born, ok := lives(pid); !ok || born != want {
 		return os.ErrNotExist
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill: %w", err)
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		return err
 	}
-	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	for end := time.Now().Add(goneWithin); ; {
-		n, err := unix.Poll(poll, int(time.Until(end).Milliseconds()))
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil || n == 0 {
-			return fmt.Errorf("killed, but still there after %v", goneWithin)
-		}
-		return nil
+	ctx, cancel := context.WithTimeoutCause(context.Background(), goneWithin, fmt.Errorf("killed, but still there after %v", goneWithin))
+	defer cancel()
+	if err := p.Wait(ctx); err != nil {
+		return context.Cause(ctx)
 	}
+	return nil
 }
 
 // ours says whether a mount is one of brownout's.
