@@ -23,7 +23,7 @@ type block struct {
 	writer      *op // nil for the initial version
 	first, last *op // nil for the initial version that nobody observed
 	f, s        int64
-	before      *op   // the latest call of an observer other than last
+	ops         []*op // all of them
 	next        []*op // writes known to follow immediately
 }
 
@@ -32,10 +32,20 @@ func (b *block) add(o *op) {
 		b.f, b.first = o.ret, o
 	}
 	if o.Call > b.s || b.last == nil {
-		b.s, b.before, b.last = o.Call, b.last, o
-	} else if b.before == nil || o.Call > b.before.Call {
-		b.before = o
+		b.s, b.last = o.Call, o
 	}
+	b.ops = append(b.ops, o)
+}
+
+// after returns the operation of the block that was called first after t, other than not.
+func (b *block) after(t int64, not *op) *op {
+	var first *op
+	for _, o := range b.ops {
+		if o != not && o.Call > t && (first == nil || o.Call < first.Call) {
+			first = o
+		}
+	}
+	return first
 }
 
 // A finder looks for operations of one key that contradict each other. Every
@@ -47,7 +57,8 @@ type finder struct {
 	blocks map[*op]*block // by writer; nil key: the initial version
 	order  []*block       // those, in the order of their first appearance
 	found  []Conflict
-	more   int // beyond maxTold, only counted
+	told   map[*op]bool // operations that a conflict of pairs or chains ends with
+	more   int          // beyond maxTold, only counted
 }
 
 // maxTold is how many conflicts of a key are put into words, to find the best.
@@ -55,15 +66,15 @@ const maxTold = 200
 
 // explain returns the earliest conflict that follows from a rule.
 func explain(k *keyed, ops []op, w *words) (Conflict, bool) {
-	f := &finder{k: k, ops: ops, w: w, blocks: map[*op]*block{}}
+	f := &finder{k: k, ops: ops, w: w, blocks: map[*op]*block{}, told: map[*op]bool{}}
 	f.casAnswers()
 	if !w.empty {
 		f.strangers()
 		f.build()
 		f.future()
 		f.successors()
-		f.pairs()
 		f.chains()
+		f.pairs()
 		f.missing()
 	}
 	if len(f.found) == 0 {
@@ -317,10 +328,23 @@ func (f *finder) pairs() {
 
 // pair tells of versions a and b with a.f < b.s and b.f < a.s.
 func (f *finder) pair(a, b *block) {
-	if b.writer == nil || a.writer != nil && b.s > a.s {
-		a, b = b, a
+	if f.full() {
+		return
 	}
-	f.late(a, b, a.last, fmt.Sprintf("%s had begun before %s was called", f.held(a), who(b.last)), a.first, b.last)
+	x, z := b.after(a.f, nil), a.after(b.f, nil) // the first that prove it
+	if b.writer == nil || a.writer != nil && x.Call > z.Call {
+		a, b, x, z = b, a, z, x
+	}
+	f.late(a, b, z, fmt.Sprintf("%s was there before %s was called", f.held(a), did(x)), a.first, x)
+}
+
+// full reports that enough conflicts are in words; one more is only counted.
+func (f *finder) full() bool {
+	if len(f.found) < maxTold {
+		return false
+	}
+	f.more++
+	return true
 }
 
 // held says since when a version was there.
@@ -328,22 +352,25 @@ func (f *finder) held(a *block) string {
 	if a.first == nil {
 		return "the absent key"
 	}
-	return fmt.Sprintf("that version (operation %d returned at %s)", a.first.ID, sec(a.first.ret))
+	if a.first == a.writer {
+		return fmt.Sprintf("its write (op %d) had returned at %s, and so it", a.first.ID, sec(a.first.ret))
+	}
+	return fmt.Sprintf("it had been found by op %d, which returned at %s, and so it", a.first.ID, sec(a.first.ret))
 }
 
 // late tells of z, which observed version a although b had taken its place.
 func (f *finder) late(a, b *block, z *op, because string, more ...*op) {
-	if len(f.found) > maxTold {
-		f.more++
+	if f.told[z] {
 		return
 	}
+	f.told[z] = true
 	gap := z.Call - b.f
 	var seen string // how it is known that b was in force
 	switch {
 	case b.first == b.writer && b.writer.completed():
-		seen = fmt.Sprintf("%s had been acknowledged", who(b.first))
+		seen = fmt.Sprintf("%s had been acknowledged", did(b.first))
 	case b.first == b.writer:
-		seen = fmt.Sprintf("%s had taken effect, as a read shows,", who(b.first))
+		seen = fmt.Sprintf("%s had taken effect, as a read shows,", did(b.first))
 	default:
 		seen = fmt.Sprintf("%s had found %s", who(b.first), show(b.first.Result))
 	}
@@ -352,7 +379,13 @@ func (f *finder) late(a, b *block, z *op, because string, more ...*op) {
 		verb = "wrote " + show(z.Value)
 	}
 	text := fmt.Sprintf("%s %s at least %s after %s; %s", who(z), verb, time.Duration(gap), seen, because)
-	f.conflict(f.lateLabel(a, b, z), text, z.Return, append(more, z, b.first, a.writer, b.writer)...)
+	at := z.Return
+	for _, o := range more {
+		if o != nil && o.ret != never {
+			at = max(at, o.ret)
+		}
+	}
+	f.conflict(f.lateLabel(a, b, z), text, at, append(more, z, b.first, a.writer, b.writer)...)
 }
 
 func (f *finder) lateLabel(a, b *block, z *op) string {
@@ -392,17 +425,12 @@ func (f *finder) chains() {
 	for _, a := range f.order {
 		for _, o := range a.next {
 			b := f.blocks[o]
-			z := a.last
-			if z == o {
-				z = a.before
-			}
-			if b == nil || z == nil || z.Call <= b.f || z == a.writer {
+			if b == nil || b.first == nil || a.s <= b.f {
 				continue
 			}
-			if a.f < b.s && b.f < a.s {
-				continue // told by pairs
+			if z := a.after(b.f, o); z != nil && z != a.writer && !f.full() {
+				f.late(a, b, z, fmt.Sprintf("%s took effect directly after that version, which could not come back", who(o)), o)
 			}
-			f.late(a, b, z, fmt.Sprintf("%s took effect directly after that version, which could not come back", who(o)), o)
 		}
 	}
 }
@@ -472,6 +500,14 @@ func (f *finder) derivation(v string) (since int64, ok bool) {
 }
 
 func equal(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// did names an operation and what it saw or wrote.
+func did(o *op) string {
+	if o.observes() {
+		return who(o) + ", which found " + show(o.Result) + ","
+	}
+	return who(o) + " of " + show(o.Value)
+}
 
 // who names an operation: "client 3's get (op 23, n2, 1.204 to 1.206 s)".
 func who(o *op) string {
