@@ -36,6 +36,7 @@ type box struct {
 
 	mu      sync.Mutex
 	seq     int
+	built   chan report // gets setup's
 	waiting map[int]chan report
 	target  *life // nil if it does not run
 	last    *life // the latest that ended
@@ -106,7 +107,10 @@ func (n *Node) clone(s setup) error {
 	}
 	defer exe.Close()
 	// It waits in the socket's buffer until init is there.
-	if err := b.send(order{Verb: verbSetup, Setup: &s}); err != nil {
+	b.seq = 1
+	b.built = make(chan report, 1)
+	b.waiting[b.seq] = b.built
+	if err := b.send(order{Seq: b.seq, Verb: verbSetup, Setup: &s}); err != nil {
 		return err
 	}
 	b.init = exec.Command(b.c.cfg.Exe, "_init", n.name)
@@ -125,10 +129,11 @@ func (n *Node) clone(s setup) error {
 	}
 	b.gone = make(chan struct{})
 	b.c.background.Go(func() {
+		n.listen() // until the socket's end, so that its last words were heard when it is gone
 		b.ended = b.init.Wait()
 		close(b.gone)
+		n.boxEnded()
 	})
-	b.c.background.Go(func() { n.listen() })
 	b.netns, err = os.Open(fmt.Sprintf("/proc/%d/ns/net", b.init.Process.Pid))
 	return err
 }
@@ -166,6 +171,11 @@ func (b *box) call(ctx context.Context, o order) (report, error) {
 	if err != nil {
 		return report{}, fmt.Errorf("%s: %w", o.Verb, err)
 	}
+	return b.await(ctx, o.Verb, reply)
+}
+
+// await waits for the report of an order that was given.
+func (b *box) await(ctx context.Context, what verb, reply <-chan report) (report, error) {
 	select {
 	case r := <-reply:
 		if r.Error != "" {
@@ -173,9 +183,16 @@ func (b *box) call(ctx context.Context, o order) (report, error) {
 		}
 		return r, nil
 	case <-b.gone:
-		return report{}, fmt.Errorf("%s: the box ended: %s", o.Verb, ending(b.ended))
+		select {
+		case r := <-reply: // its last words
+			if r.Error != "" {
+				return r, errors.New(r.Error)
+			}
+		default:
+		}
+		return report{}, fmt.Errorf("%s: the box ended: %s", what, ending(b.ended))
 	case <-ctx.Done():
-		return report{}, fmt.Errorf("%s: %w", o.Verb, context.Cause(ctx))
+		return report{}, fmt.Errorf("%s: %w", what, context.Cause(ctx))
 	}
 }
 
@@ -193,7 +210,6 @@ func (n *Node) listen() {
 	for {
 		var r report
 		if err := dec.Decode(&r); err != nil {
-			n.boxEnded(err)
 			return
 		}
 		switch {
@@ -205,27 +221,21 @@ func (n *Node) listen() {
 			b.mu.Lock()
 			if reply, ok := b.waiting[r.Seq]; ok {
 				reply <- r
+				delete(b.waiting, r.Seq)
 			}
 			b.mu.Unlock()
-			if r.Seq == 0 && r.Error != "" { // setup, which nobody waits for
-				b.c.failed(fmt.Errorf("%s: %s", n.name, r.Error))
-			}
 		}
 	}
 }
 
 // boxEnded is what happens when init is gone: by Down, or it is our failure.
-func (n *Node) boxEnded(err error) {
+func (n *Node) boxEnded() {
 	b := &n.box
-	<-b.gone // the socket ends with the process
 	if b.c.goingDown() {
 		n.targetEnded(exit{Signal: syscall.SIGKILL}, "the cluster went down")
 		return
 	}
 	text := fmt.Sprintf("%s: its init ended: %s", n.name, ending(b.ended))
-	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-		text += fmt.Sprintf(" (%v)", err)
-	}
 	if tail := tailOf(filepath.Join(n.dir, "box.log"), 20); tail != "" {
 		text += "\n" + tail
 	}

@@ -63,6 +63,9 @@ func Up(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if c.owner, err = undo.Self(cfg.ID); err != nil {
 		return nil, fmt.Errorf("start cluster: %w", err)
 	}
+	if c.owner.InUse() { // before the journal and the reaper learn a name that is another's
+		return nil, fmt.Errorf("start cluster: this process holds a cluster of the run id %s already", cfg.ID)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.Ready, fmt.Errorf("not within %v", cfg.Ready))
 	defer cancel()
 	defer func() {
@@ -127,16 +130,33 @@ func (c *Cluster) build(ctx context.Context) error {
 		}
 	}
 	done("plug")
-	starts := make(chan error, len(c.nodes))
-	for _, n := range c.nodes {
-		c.background.Go(func() { starts <- n.Start(ctx) })
-	}
-	var errs []error
-	for range c.nodes {
-		errs = append(errs, <-starts)
+	if err := c.each(func(n *Node) error {
+		_, err := n.box.await(ctx, verbSetup, n.box.built)
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+		return n.Start(ctx)
+	}); err != nil {
+		return err
 	}
 	done("start")
-	return errors.Join(errors.Join(errs...), c.brokenBy())
+	return nil
+}
+
+// each calls f for all nodes at once and returns the first error in their order.
+func (c *Cluster) each(f func(*Node) error) error {
+	errs := make([]error, len(c.nodes))
+	var wg sync.WaitGroup
+	for i, n := range c.nodes {
+		wg.Go(func() { errs[i] = f(n) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeDirs makes the nodes' directories and returns the first of their users,

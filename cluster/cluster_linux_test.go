@@ -3,7 +3,10 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -12,39 +15,285 @@ import (
 
 	"brownout/internal/needs"
 	"brownout/internal/run"
+	"brownout/internal/undo"
 )
 
 var ids atomic.Int64
 
-func supervisorMain([]string) int { return 0 }
+func deadline(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
 
-func TestUpGivesEachNodeAWorldOfItsOwn(t *testing.T) {
+func inspect(t *testing.T, ctx context.Context, n *Node, foreign ...string) insight {
+	t.Helper()
+	answer, err := ask(ctx, n, "inspect "+strings.Join(foreign, " "))
+	if err != nil {
+		t.Fatalf("%s: %v", n.Name(), err)
+	}
+	var in insight
+	if err := json.Unmarshal([]byte(answer), &in); err != nil {
+		t.Fatalf("%s: %v", n.Name(), err)
+	}
+	return in
+}
+
+func TestEachNodeHasAWorldOfItsOwn(t *testing.T) {
 	needs.Host(t, needs.Root)
+	ctx := deadline(t)
 	cfg, ev := testConfig(t, 3, testTarget{})
-	cfg.Disk = DiskPlain
 	c := up(t, cfg)
-	t.Log(c.stages)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
+	own := map[string]string{}
+	for _, ns := range []string{"net", "mnt", "pid", "uts", "ipc"} {
+		own[ns], _ = os.Readlink("/proc/self/ns/" + ns)
+	}
+	seen := map[string]string{}
 	for _, n := range c.Nodes() {
-		a, err := ask(ctx, n, "inspect /etc/shadow /.brownout/disk "+c.nodes[1].dir+"/data/secret")
-		if err != nil {
-			t.Fatal(err)
+		if got, err := ask(ctx, n, "write secret of-"+n.Name()); err != nil || got != "<nil>" {
+			t.Fatalf("%s writes to its disk: %s, %v", n.Name(), got, err)
 		}
-		var in insight
-		if err := json.Unmarshal([]byte(a), &in); err != nil {
-			t.Fatal(err)
+	}
+	for i, n := range c.Nodes() {
+		other := c.Nodes()[(i+1)%3]
+		in := inspect(t, ctx, n, filepath.Join(other.Dir(), "data/secret"), private+"/disk/secret", "/proc/1/environ", cfg.Dir+"/cleanup.json")
+		if in.UID != uidBase+i || in.GID != uidBase+i {
+			t.Errorf("%s runs as %d:%d, want its own user %d", n.Name(), in.UID, in.GID, uidBase+i)
 		}
-		t.Logf("%+v", in)
+		if in.Host != n.Name() {
+			t.Errorf("%s calls itself %q", n.Name(), in.Host)
+		}
+		if in.Caps != "0000000000000000" || in.Bounding != "0000000000000000" || in.NoNewPrivs != "1" {
+			t.Errorf("%s has capabilities %s, bounding %s, no_new_privs %s", n.Name(), in.Caps, in.Bounding, in.NoNewPrivs)
+		}
+		if want := []int{1, in.PID}; !slices.Equal(in.Pids, want) {
+			t.Errorf("%s sees processes %v, want its init and itself: %v", n.Name(), in.Pids, want)
+		}
+		for ns, inode := range in.Namespaces {
+			if inode == "" || inode == own[ns] || seen[inode] != "" {
+				t.Errorf("%s has the %s namespace %s of %q", n.Name(), ns, inode, seen[inode]+" or the host")
+			}
+			seen[inode] = n.Name()
+		}
+		if len(in.OwnedByOthers) > 0 {
+			t.Errorf("%s can read %v", n.Name(), in.OwnedByOthers)
+		}
+		for _, fd := range in.Fds {
+			if strings.Contains(fd, "cgroup") || strings.Contains(fd, "tasks") || strings.HasSuffix(fd, "box.log") {
+				t.Errorf("%s inherited %s", n.Name(), fd)
+			}
+		}
+		if in.Conf != n.Name() {
+			t.Errorf("%s has the file %q of its command", n.Name(), in.Conf)
+		}
+		if !in.UsrIsReadOnly {
+			t.Errorf("%s may write to the host's /usr", n.Name())
+		}
+		for _, line := range []string{"10.77.0.1 n1\n", "fd77::3 n3\n", "10.77.0.4 client\n"} {
+			if !strings.Contains(in.Hosts, line) {
+				t.Errorf("%s: /etc/hosts lacks %q: %q", n.Name(), line, in.Hosts)
+			}
+		}
+		if b, err := os.ReadFile(n.Data() + "/secret"); err != nil || string(b) != "of-"+n.Name() {
+			t.Errorf("%s's disk seen from the host: %q, %v", n.Name(), b, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(n.Dir(), "data/secret")); err != nil || string(b) != "of-"+n.Name() {
+			t.Errorf("%s's backing: %q, %v", n.Name(), b, err)
+		}
+		if in.DataFS == "" || cfg.Disk != DiskPlain && !strings.HasPrefix(in.DataFS, "fuse") {
+			t.Errorf("%s has %q at /data, want the slow file system", n.Name(), in.DataFS)
+		}
+		pids, err := n.Pids()
+		if err != nil || len(pids) != 1 {
+			t.Fatalf("pids of %s = %v, %v; want the target alone in its cgroup", n.Name(), pids, err)
+		}
+		if cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pids[0])); !strings.Contains(string(cmd), "_target") {
+			t.Errorf("pid %d of %s is %q", pids[0], n.Name(), cmd)
+		}
 	}
-	t.Log(len(ev.of(run.NodeReady)), len(ev.of(run.LeaderChanged)))
-	if err := c.nodes[1].Kill(ctx, syscall.SIGKILL); err != nil {
-		t.Error(err)
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(mounts), cfg.Dir) || strings.Contains(string(mounts), "slowfs") {
+		t.Errorf("the host sees a mount of ours (%v):\n%s", err, mounts)
 	}
-	t.Log(ev.of(run.NodeExited))
-	start := time.Now()
-	down(t, c)
-	t.Log("down", time.Since(start))
-	b, _ := os.ReadFile(cfg.Dir + "/cleanup.json")
-	t.Log(strings.TrimSpace(string(b)))
+	if got := len(ev.of(run.NodeReady)); got != 3 {
+		t.Errorf("%d nodes told that they are ready, want 3", got)
+	}
+	if got := ev.of(run.LeaderChanged); len(got) != 1 || got[0].Node != "n1" || c.Leader() != "n1" {
+		t.Errorf("leader events = %v, leader %q; want n1 once", got, c.Leader())
+	}
+}
+
+func TestKilledNodeKeepsItsDataAndCanBeRestarted(t *testing.T) {
+	needs.Host(t, needs.Root)
+	ctx := deadline(t)
+	cfg, ev := testConfig(t, 1, testTarget{})
+	c := up(t, cfg)
+	n, _ := c.Node("n1")
+	if got, err := ask(ctx, n, "write k v1"); err != nil || got != "<nil>" {
+		t.Fatalf("write: %s, %v", got, err)
+	}
+	if got, err := ask(ctx, n, "child"); err != nil || !strings.HasSuffix(got, "<nil>") {
+		t.Fatalf("child: %s, %v", got, err)
+	}
+	if pids, err := n.Pids(); err != nil || len(pids) != 2 {
+		t.Fatalf("pids = %v, %v; want the target and its child", pids, err)
+	}
+	if err := n.Start(ctx); err == nil {
+		t.Error("a running node was started again")
+	}
+	for _, end := range []struct {
+		name string
+		do   func() error
+		data map[string]any
+	}{
+		{"kill -9", func() error { return n.Kill(ctx, syscall.SIGKILL) }, map[string]any{"expected": true, "code": 0, "signal": "SIGKILL"}},
+		{"stop", func() error { return n.Stop(ctx) }, map[string]any{"expected": true, "code": 2, "signal": "SIGTERM"}},
+	} {
+		if err := end.do(); err != nil {
+			t.Fatalf("%s: %v", end.name, err)
+		}
+		if n.Running() {
+			t.Errorf("%s: it still runs", end.name)
+		}
+		if pids, err := n.Pids(); err != nil || len(pids) != 0 {
+			t.Errorf("%s: pids = %v, %v; want the child gone, too", end.name, pids, err)
+		}
+		exits := ev.of(run.NodeExited)
+		last := exits[len(exits)-1]
+		if last.Node != "n1" || last.Data["expected"] != true || last.Data["signal"] != end.data["signal"] {
+			t.Errorf("%s: event %+v", end.name, last)
+		}
+		if st := c.Statuses(ctx); st[0].Err == nil {
+			t.Errorf("%s: status %+v of a node that does not run", end.name, st[0])
+		}
+		if err := n.Start(ctx); err != nil {
+			t.Fatalf("start after %s: %v", end.name, err)
+		}
+		if err := n.WaitReady(ctx); err != nil {
+			t.Fatalf("start after %s: %v", end.name, err)
+		}
+		if got, err := ask(ctx, n, "read k"); err != nil || got != "v1 <nil>" {
+			t.Errorf("after %s it reads %q, %v", end.name, got, err)
+		}
+	}
+	if n.LogTail(1) != "listening" {
+		t.Errorf("log ends with %q", n.LogTail(1))
+	}
+}
+
+func TestUnexpectedExitIsReportedWithItsCause(t *testing.T) {
+	needs.Host(t, needs.Root)
+	for _, tt := range []struct{ name, words, want, log string }{
+		{"an exit code", "exit 7", "exit code 7", "listening"},
+		{"a panic", "panic", "exit code 2", "panic: as asked"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx := deadline(t)
+			cfg, ev := testConfig(t, 1, testTarget{})
+			c := up(t, cfg)
+			_, _ = ask(ctx, c.Nodes()[0], tt.words)
+			await(t, ctx, "the event", func() bool { return len(ev.of(run.NodeExited)) > 0 })
+			e := ev.of(run.NodeExited)[0]
+			if !strings.HasPrefix(e.Text, tt.want) || e.Data["expected"] != false || e.Node != "n1" {
+				t.Errorf("event = %+v, want %q, not expected", e, tt.want)
+			}
+			if b, _ := os.ReadFile(filepath.Join(c.Nodes()[0].Dir(), "stderr.log")); tt.words == "panic" && !strings.Contains(string(b), tt.log) {
+				t.Errorf("stderr.log = %q, want %q", b, tt.log)
+			}
+			if err := c.WaitReady(ctx); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("WaitReady = %v, want it to say %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// await polls for what has no event to wait for.
+func await(t *testing.T, ctx context.Context, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("no %s: %v", what, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+func TestUpThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
+	needs.Host(t, needs.Root)
+	for _, tt := range []struct {
+		name   string
+		target Target
+		want   []string
+	}{
+		{"a target that crashes", testTarget{args: []string{"crash"}}, []string{"ended before it was ready: exit code 3", "bad configuration: no such thing"}},
+		{"a target that never gets ready", testTarget{args: []string{"sulk"}}, []string{"n1 is not ready", "not within 700ms", "waiting for a quorum that never comes"}},
+		{"a program that is not there", missing{}, []string{"start n1", "/usr/bin/no-such-program", "no such file"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, _ := testConfig(t, 2, tt.target)
+			cfg.Ready = 700 * time.Millisecond
+			c, err := Up(t.Context(), cfg)
+			if c != nil || err == nil {
+				t.Fatalf("Up = %v, %v; want an error", c, err)
+			}
+			for _, part := range tt.want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("err = %v\nwant it to say %q", err, part)
+				}
+			}
+			for _, r := range leftovers(t, cfg.ID) {
+				t.Errorf("left behind: %+v", r)
+			}
+		})
+	}
+}
+
+type missing struct{ testTarget }
+
+func (missing) Command(*Node) Command { return Command{Argv: []string{"/usr/bin/no-such-program"}} }
+
+// leftovers are the things of run id, of live runs as of dead ones.
+func leftovers(t *testing.T, id string) []undo.Record {
+	t.Helper()
+	found, err := undo.Find(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(found, func(r undo.Record) bool {
+		o, ok := undo.ParseOwner(r.Run)
+		return !ok || o.ID != id
+	})
+}
+
+func TestTwoClustersAtOnce(t *testing.T) {
+	needs.Host(t, needs.Root)
+	ctx := deadline(t)
+	one, _ := testConfig(t, 2, testTarget{})
+	two, _ := testConfig(t, 2, testTarget{})
+	a, b := up(t, one), up(t, two)
+	for _, c := range []*Cluster{a, b} {
+		for _, n := range c.Nodes() {
+			if got, err := ask(ctx, n, "write k "+c.cfg.ID); err != nil || got != "<nil>" {
+				t.Errorf("%s of %s: %s, %v", n.Name(), c.cfg.ID, got, err)
+			}
+		}
+	}
+	down(t, a)
+	if got := leftovers(t, one.ID); len(got) > 0 {
+		t.Errorf("left behind by the first: %+v", got)
+	}
+	for _, n := range b.Nodes() {
+		if got, err := ask(ctx, n, "read k"); err != nil || got != two.ID+" <nil>" {
+			t.Errorf("after the first went down, %s of the second reads %q, %v", n.Name(), got, err)
+		}
+	}
+	if _, err := Up(ctx, two); err == nil {
+		t.Error("a second cluster of the same run id came up")
+	} else if got, err := ask(ctx, b.Nodes()[0], "status"); err != nil || got != "ready" {
+		t.Errorf("after that the first one is %q, %v", got, err)
+	}
 }

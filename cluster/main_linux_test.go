@@ -212,8 +212,11 @@ func look(foreign []string) insight {
 	}
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); f[4] == "/data" {
+		switch f := strings.Fields(line); f[4] {
+		case "/data":
 			in.DataFS = f[slices.Index(f, "-")+1]
+		case "/usr":
+			in.UsrIsReadOnly = strings.HasPrefix(f[5], "ro")
 		}
 	}
 	entries, _ = os.ReadDir("/")
@@ -235,7 +238,6 @@ func look(foreign []string) insight {
 	in.Conf = string(b)
 	b, _ = os.ReadFile("/etc/hosts")
 	in.Hosts = string(b)
-	in.UsrIsReadOnly = errors.Is(syscall.Access("/usr", 2), syscall.EROFS)
 	return in
 }
 
@@ -263,6 +265,8 @@ func (e *events) of(t run.EventType) []run.Event {
 	return found
 }
 
+const testDisk = DiskPlain
+
 // testConfig is that of a cluster of the test target, in a directory of the test's.
 func testConfig(tb testing.TB, nodes int, target Target) (Config, *events) {
 	tb.Helper()
@@ -279,7 +283,7 @@ func testConfig(tb testing.TB, nodes int, target Target) (Config, *events) {
 	ev := new(events)
 	return Config{
 		ID: fmt.Sprintf("t%d%d", os.Getpid(), ids.Add(1)), Dir: dir, Nodes: nodes, Target: target, Journal: j, Emit: ev.emit,
-		Ready: 15 * time.Second,
+		Ready: 15 * time.Second, Disk: testDisk,
 	}, ev
 }
 

@@ -72,6 +72,9 @@ func cgroupsNamed(name string) []string {
 	return dirs
 }
 
+// InUse says whether this host has cgroups of that owner.
+func (o Owner) InUse() bool { return len(cgroupsNamed(o.String())) > 0 }
+
 // cgroupPlaces returns every directory that may hold the cgroups of runs.
 func cgroupPlaces() []string {
 	own := ownCgroups()
