@@ -116,11 +116,11 @@ func Where(e run.Expectation) string {
 func Quantity(v float64, unit string) string {
 	switch unit {
 	case "ns":
-		return Duration(int64(v))
+		return short(Duration(int64(v)))
 	case "%":
-		return fmt.Sprintf("%.3g %%", v)
+		return short(digits(v)) + " %"
 	case "x":
-		return fmt.Sprintf("%.2fx", v)
+		return short(digits(v)) + "x"
 	case "per_s":
 		return fmt.Sprintf("%.0f/s", v)
 	case "count":
@@ -142,6 +142,15 @@ func Duration(ns int64) string {
 		return fmt.Sprintf("%sms", digits(float64(ns)/1e6))
 	}
 	return fmt.Sprintf("%ss", digits(float64(ns)/1e9))
+}
+
+// short drops zeros that say nothing: 5.00s is 5s.
+func short(s string) string {
+	i := strings.LastIndexAny(s, "0123456789") + 1
+	if !strings.Contains(s, ".") {
+		return s
+	}
+	return strings.TrimSuffix(strings.TrimRight(s[:i], "0"), ".") + s[i:]
 }
 
 func digits(v float64) string {
