@@ -9,10 +9,9 @@ package faults
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"brownout/internal/plan"
+	"brownout/internal/sys/unsupported"
 )
 
 // A Dose is how much of a fault is asked for; see [plan.Kinds] for the names.
@@ -46,13 +45,20 @@ type Provider interface {
 }
 
 // An Injection is one fault in force.
+//
+// One that comes to an end by itself (a single pause) may have a method
+// Done() <-chan struct{} that says when; such a fault needs no end of its own.
 type Injection interface {
 	// Set changes the dose in place. Ramps and flapping are repeated Sets.
 	Set(ctx context.Context, d Dose) error
 
-	// Heal ends the fault. Healing twice is no error.
+	// Heal ends the fault. Healing twice is no error. It must not depend on
+	// Inject's ctx, which may have ended.
 	Heal(ctx context.Context) error
 }
+
+// A finite injection ends by itself.
+type finite interface{ Done() <-chan struct{} }
 
 // A Meter measures a dose without trusting the provider that gave it. One
 // meter lives as long as its fault: it reads before the injection (its own
@@ -63,7 +69,9 @@ type Meter interface {
 
 	// Measure observes until ctx ends or enough was seen, whichever is first,
 	// and says whether the fault bit: whether what was observed beyond the
-	// baseline is the dose within the meter's tolerance, and why.
+	// baseline is the dose within the meter's tolerance, and why. It may be
+	// called again while the fault holds; all that it saw then counts together.
+	// The end of ctx is no error.
 	Measure(ctx context.Context, d Dose) (Reading, Answer, error)
 
 	// Healed observes shortly and says whether the fault is gone.
@@ -78,10 +86,6 @@ type Answer struct {
 	Why string
 }
 
-// Unsupported says that this host cannot give a fault, why, and what would help.
-type Unsupported struct{ What, Why, Cure string }
-
-func (u *Unsupported) Error() string { return fmt.Sprintf("%s: %s (%s)", u.What, u.Why, u.Cure) }
-
-// Is makes every Unsupported match [errors.ErrUnsupported].
-func (u *Unsupported) Is(target error) bool { return target == errors.ErrUnsupported }
+// Unsupported says that this host cannot give a fault, why, and what would
+// help. It matches [errors.ErrUnsupported].
+type Unsupported = unsupported.Error
