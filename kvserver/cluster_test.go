@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -21,14 +22,15 @@ import (
 // patience is how long a test waits for something that should happen soon.
 const patience = 20 * time.Second
 
-// within15 keeps the address of every test cluster its own: 127.x.y.n.
+// clusters numbers the test clusters, so that each has addresses of its own: 127.x.y.n.
 var clusters atomic.Uint32
 
-// A cluster runs nodes inside the test process.
+// A testCluster runs nodes, inside the test process or as processes of their own.
 type testCluster struct {
 	tb    testing.TB
 	conf  []Config
 	nodes []*testNode
+	procs []*exec.Cmd // instead of nodes
 }
 
 type testNode struct {
@@ -142,17 +144,9 @@ func (k *testCluster) dial(i int) *testClient { return dialClient(k.tb, k.conf[i
 // admin calls the admin endpoint of node i.
 func (k *testCluster) admin(i int, method, path, body string, out any) (status int) {
 	k.tb.Helper()
-	cl := http.Client{Timeout: patience, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", k.conf[i].Admin)
-		},
-	}}
-	req, err := http.NewRequestWithContext(k.tb.Context(), method, "http://node"+path, strings.NewReader(body))
-	if err != nil {
-		k.tb.Fatal(err)
-	}
-	resp, err := cl.Do(req)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	resp, err := k.request(ctx, i, method, path, body)
 	if err != nil {
 		k.tb.Fatalf("%s %s: %v", method, path, err)
 	}
@@ -161,6 +155,20 @@ func (k *testCluster) admin(i int, method, path, body string, out any) (status i
 		k.tb.Fatalf("%s %s: %v", method, path, err)
 	}
 	return resp.StatusCode
+}
+
+func (k *testCluster) request(ctx context.Context, i int, method, path, body string) (*http.Response, error) {
+	cl := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", k.conf[i].Admin)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, method, "http://node"+path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	return cl.Do(req)
 }
 
 func eventually(tb testing.TB, what string, holds func() bool) {

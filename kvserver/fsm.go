@@ -234,13 +234,6 @@ func (f *fsm) del(key []byte) int {
 	return 1
 }
 
-// appliedIndex returns the index of the last entry that reached the state.
-func (f *fsm) appliedIndex() uint64 {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	return f.applied
-}
-
 // A view is the state at one instant. It must be released.
 type view struct {
 	shard    [shards]*shard

@@ -12,6 +12,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/metadb"
+	segmentfile "github.com/hashicorp/raft-wal/segment"
 )
 
 // A storage is everything a node keeps: entries, votes and snapshots.
@@ -38,14 +41,10 @@ func openStorage(c Config, log hclog.Logger) (*storage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
-	var store interface {
-		raft.LogStore
-		raft.StableStore
-		io.Closer
-	}
+	var store durable
 	switch c.Log {
 	case "wal":
-		store, err = wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(c.SegmentBytes))
+		store, err = openWAL(dir, c.SegmentBytes, log)
 	case "bolt":
 		store, err = openBolt(filepath.Join(dir, "log.db"))
 	}
@@ -59,6 +58,32 @@ func openStorage(c Config, log hclog.Logger) (*storage, error) {
 	}
 	return &storage{logs: cache, stable: store, snaps: snaps, meter: m, close: store.Close}, nil
 }
+
+// A durable store keeps entries and votes in files.
+type durable interface {
+	raft.LogStore
+	raft.StableStore
+	io.Closer
+}
+
+// A walLog is a WAL together with its meta store, which [wal.WAL.Close] leaves open.
+type walLog struct {
+	*wal.WAL
+	meta *metadb.BoltMetaDB
+}
+
+func openWAL(dir string, segment int, log hclog.Logger) (durable, error) {
+	meta := &metadb.BoltMetaDB{}
+	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segment), wal.WithMetaStore(meta),
+		wal.WithSegmentFiler(segmentfile.NewFiler(dir, walFS{fs.New()})))
+	if err != nil {
+		return nil, errors.Join(err, meta.Close())
+	}
+	return &walLog{w, meta}, nil
+}
+
+// Close implements [io.Closer].
+func (w *walLog) Close() error { return errors.Join(w.WAL.Close(), w.meta.Close()) }
 
 // A meteredLog measures what storing entries costs: encoding, writing and,
 // where the store is durable, waiting for the disk.

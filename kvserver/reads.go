@@ -276,7 +276,7 @@ func (f *confirmer) round(p *peerProbe) (reached bool) {
 		f.lost(term)
 		return true
 	}
-	req := raft.AppendEntriesRequest{RPCHeader: f.header, Term: term, Leader: f.header.Addr}
+	req := raft.AppendEntriesRequest{RPCHeader: f.header, Term: term}
 	var resp raft.AppendEntriesResponse
 	if err := f.trans.AppendEntries(raft.ServerID(p.ID), raft.ServerAddress(p.Raft), &req, &resp); err != nil {
 		return false

@@ -1,0 +1,68 @@
+package kvserver
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const goodConfig = `{"id":"n1","dir":"d","client":"10.0.0.1:6379, [fd00::1]:6379","raft":"10.0.0.1:7000",
+	"peers":[{"id":"n1","raft":"10.0.0.1:7000","client":"10.0.0.1:6379"}],"heartbeat":"300ms"}`
+
+func TestParseConfigFillsDefaults(t *testing.T) {
+	c, err := ParseConfig([]byte(goodConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if time.Duration(c.Heartbeat) != 300*time.Millisecond || c.Election != c.Heartbeat || c.Lease != c.Heartbeat/2 || c.Log != "wal" || c.Reads != "readindex" {
+		t.Errorf("configuration = %+v", c)
+	}
+	if diff := cmp.Diff([]string{"10.0.0.1:6379", "[fd00::1]:6379"}, c.clientAddrs()); diff != "" {
+		t.Errorf("client addresses (-want +got):\n%s", diff)
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := ParseConfig(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(c, again); diff != "" {
+		t.Errorf("round trip (-first +second):\n%s", diff)
+	}
+}
+
+func TestParseConfigReportsAllMistakes(t *testing.T) {
+	_, err := ParseConfig([]byte(`{"id":"n1","dri":"x","client":"nowhere","raft":"a:1","log":"paper","reads":"psychic",
+		"heartbeat":"soon","lease":"1h","max_batch":-1,"log_level":"loud",
+		"peers":[{"id":"n2","raft":"a:2","client":"a:3"},{"id":"n2","raft":"a:2","client":"a:3","x":1}]}`))
+	if err == nil {
+		t.Fatal("a bad configuration was taken")
+	}
+	for _, want := range []string{`unknown field "dri"`, "client: address nowhere", "log: ", "reads: ", "heartbeat: ", "lease: 1h", "max_batch: -1", "log_level: ", `unknown field "x"`, "dir: missing", `peers: "n1"`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the report lacks %q:\n%v", want, err)
+		}
+	}
+}
+
+func TestMainChecksItsConfiguration(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.json")
+	if err := os.WriteFile(path, []byte(goodConfig), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	if err := Main(t.Context(), []string{"--config", path, "--check"}, &out, &errs); err != nil || !strings.Contains(out.String(), "valid") {
+		t.Errorf("check = %v, %q", err, out.String())
+	}
+	if err := Main(t.Context(), nil, &out, &errs); err == nil || !strings.Contains(err.Error(), "usage") {
+		t.Errorf("without arguments: %v, want the usage", err)
+	}
+}

@@ -1,0 +1,151 @@
+package kvserver
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestKillLosesNothing kills all nodes with kill -9 under load, again and
+// again, and looks for every write that was acknowledged.
+func TestKillLosesNothing(t *testing.T) {
+	for _, log := range []string{"wal", "bolt"} {
+		t.Run("log "+log, func(t *testing.T) {
+			t.Parallel()
+			k := startProcesses(t, 3, func(c *Config) {
+				c.Log = log
+				c.Heartbeat, c.Election = Duration(300*time.Millisecond), Duration(300*time.Millisecond)
+				c.SnapshotThreshold, c.SnapshotInterval, c.TrailingLogs = 200, Duration(50*time.Millisecond), 50
+			})
+			rng := rand.New(rand.NewPCG(1, 2))
+			acked := map[string]string{}
+			for round := range 4 {
+				for key, value := range k.writeUntilKilled(round, time.Duration(50+rng.IntN(200))*time.Millisecond) {
+					acked[key] = value
+				}
+				for i := range k.procs {
+					k.spawn(i)
+				}
+				c := k.dial(k.procLeader())
+				for _, key := range sortedKeys(acked) {
+					c.must(fmt.Sprintf("%q", acked[key]), "GET", key)
+				}
+			}
+			if len(acked) < 100 {
+				t.Errorf("only %d writes were acknowledged: the test has not tried hard", len(acked))
+			}
+			t.Logf("%d acknowledged writes survived 4 kills of all nodes", len(acked))
+		})
+	}
+}
+
+// writeUntilKilled writes by several clients, kills all nodes after d, and
+// returns what was acknowledged.
+func (k *testCluster) writeUntilKilled(round int, d time.Duration) map[string]string {
+	lead := k.procLeader()
+	acked := map[string]string{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for w := range 8 {
+		c := k.dial(lead)
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				key, value := fmt.Sprintf("r%d-w%d-%d", round, w, i), fmt.Sprint(i)
+				if _, err := c.conn.Write(appendCommand(nil, "SET", key, value)); err != nil {
+					return
+				}
+				if reply, err := c.reply(); err != nil {
+					return
+				} else if reply == "OK" {
+					mu.Lock()
+					acked[key] = value
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	time.Sleep(d)
+	for i := range k.procs {
+		k.kill((lead + i) % len(k.procs))
+	}
+	wg.Wait()
+	return acked
+}
+
+func TestLaggingFollowerGetsASnapshot(t *testing.T) {
+	for _, log := range []string{"wal", "bolt"} {
+		t.Run("log "+log, func(t *testing.T) {
+			// The wal forgets whole segments only, so the entries must fill some.
+			k := startCluster(t, 3, func(c *Config) { c.Log, c.TrailingLogs, c.SegmentBytes = log, 10, 1<<20 }, nil)
+			padding := strings.Repeat("x", 20_000)
+			lead := k.leader()
+			behind := (lead + 1) % 3
+			k.stop(behind)
+			c := k.dial(lead)
+			c.must("(integer) 0", "SESSION", "s")
+			for i := range 200 {
+				c.must("OK", "SET", fmt.Sprint("k", i%50), fmt.Sprint(i, " ", padding))
+			}
+			c.must("(integer) 1", "ONCE", "s", "1", "APPEND", "once", "x")
+			var ok struct{ OK bool }
+			if code := k.admin(lead, "POST", "/snapshot", "", &ok); code != 200 || !ok.OK {
+				t.Fatalf("POST /snapshot = %d %+v", code, ok)
+			}
+			c.must("OK", "SET", "after", "snapshot")
+
+			k.start(behind, nil)
+			eventually(t, "equal state", func() bool {
+				a, b := k.nodes[lead].s.fsm.view(), k.nodes[behind].s.fsm.view()
+				defer a.release()
+				defer b.release()
+				return a.applied == b.applied && a.hash() == b.hash()
+			})
+			if st := k.nodes[behind].s.status(); st.Snapshot == 0 {
+				t.Errorf("follower caught up without a snapshot, want one installed")
+			}
+			// What the snapshot carried of sessions still counts.
+			if code := k.admin(lead, "POST", "/transfer", fmt.Sprintf(`{"to":%q}`, k.conf[behind].ID), &ok); code != 200 {
+				t.Fatalf("POST /transfer = %d", code)
+			}
+			eventually(t, "transfer", func() bool { return k.nodes[behind].s.status().Readable })
+			c = k.dial(behind)
+			c.must("(integer) 1", "ONCE", "s", "1", "APPEND", "once", "x")
+			c.must(`"x"`, "GET", "once")
+			c.must(fmt.Sprintf("%q", "199 "+padding), "GET", "k49")
+		})
+	}
+}
+
+func TestRestartKeepsEverything(t *testing.T) {
+	for _, log := range []string{"wal", "bolt"} {
+		t.Run("log "+log, func(t *testing.T) {
+			k := startCluster(t, 3, func(c *Config) { c.Log, c.Heartbeat = log, Duration(200*time.Millisecond) }, nil)
+			c := k.dial(k.leader())
+			c.must("OK", "SET", "a", "1")
+			c.must("(integer) 0", "SESSION", "s")
+			c.must("(integer) 2", "ONCE", "s", "7", "APPEND", "a", "2")
+			for i := range k.nodes {
+				k.stop(i)
+			}
+			for i := range k.conf {
+				k.start(i, nil)
+			}
+			c = k.dial(k.leader())
+			c.must("(integer) 2", "ONCE", "s", "7", "APPEND", "a", "2")
+			c.must(`"12"`, "GET", "a")
+		})
+	}
+}
+
+func TestStartRefusesOtherPeers(t *testing.T) {
+	k := startCluster(t, 1, nil, nil)
+	k.stop(0)
+	c := k.conf[0]
+	c.Peers = append(c.Peers, Peer{ID: "n9", Raft: "127.9.9.9:7000", Client: "127.9.9.9:6379"})
+	if err := Run(t.Context(), c, t.Output()); err == nil {
+		t.Error("a node started with other peers than its cluster has")
+	}
+}
