@@ -382,6 +382,9 @@ func tree(dir string) []string {
 // count of kills with that of the parent's group), so a node could not be
 // started again.
 func (g *Group) Kill() error {
+	if in, err := g.holds(os.Getpid()); err != nil || in {
+		return fmt.Errorf("kill group %s: this process is in it: %w", g.name, cmp.Or(err, error(syscall.EDEADLK)))
+	}
 	var errs []error
 	seen := map[int]bool{}
 	for range 100 { // who forks faster than that is for Delete
