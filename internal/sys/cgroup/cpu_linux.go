@@ -2,7 +2,6 @@ package cgroup
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -105,7 +104,7 @@ func (g *Group) CPUQuota() (Quota, error) {
 	}
 	var quota, period int64
 	if version == 2 {
-		b, err := os.ReadFile(filepath.Join(dir, "cpu.max"))
+		b, err := readSmall(filepath.Join(dir, "cpu.max"))
 		if err != nil {
 			return Quota{}, fmt.Errorf("read cpu quota: %w", err)
 		}
@@ -128,7 +127,7 @@ func (g *Group) CPUQuota() (Quota, error) {
 }
 
 func readInt(file string) (int64, error) {
-	b, err := os.ReadFile(file)
+	b, err := readSmall(file)
 	if err != nil {
 		return 0, err
 	}

@@ -5,6 +5,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -179,10 +180,10 @@ func checkName(name string) error {
 func parseFlat(b []byte) map[string]uint64 {
 	kv := map[string]uint64{}
 	for line := range strings.Lines(string(b)) {
-		var key string
-		var n uint64
-		if c, _ := fmt.Sscanf(line, "%s %d", &key, &n); c == 2 {
-			kv[key] = n
+		if f := strings.Fields(line); len(f) >= 2 {
+			if n, err := strconv.ParseUint(f[1], 10, 64); err == nil {
+				kv[f[0]] = n
+			}
 		}
 	}
 	return kv

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"brownout/internal/sys/proc"
 )
@@ -35,7 +38,7 @@ type Has struct{ CPU, Throttling, Memory, IO, Pressure bool }
 // Stat reads the group's counters. A missing controller is no error, see [Has];
 // a group that is gone is.
 //
-// It reads a few small files itself (about 2 µs each): cgroup1's and cgroup2's
+// It reads a dozen small files itself, about 10 µs each: cgroup1's and cgroup2's
 // own Stat read every file of every controller, memory.numa_stat and per-CPU
 // tables included, which is too much for ten times a second and node.
 func (g *Group) Stat() (Stat, error) {
@@ -51,8 +54,34 @@ func (g *Group) Stat() (Stat, error) {
 	return s, nil
 }
 
+// readSmall reads a file of the kernel's. [os.ReadFile] would also enter it
+// into the runtime's poller and take it out again, a quarter of its time.
+func readSmall(file string) ([]byte, error) {
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: file, Err: err}
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, 1024)
+	for {
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "read", Path: file, Err: err}
+		}
+		if n == 0 {
+			return b, nil
+		}
+		if b = b[:len(b)+n]; len(b) == cap(b) {
+			b = slices.Grow(b, len(b))
+		}
+	}
+}
+
 func flat(file string) (map[string]uint64, error) {
-	b, err := os.ReadFile(file)
+	b, err := readSmall(file)
 	if err != nil {
 		return nil, err
 	}
@@ -117,12 +146,12 @@ func (g *Group) statMemory(s *Stat) error {
 
 func (g *Group) statIO(s *Stat) error {
 	if p := g.v1("blkio"); p != "" {
-		b, err := os.ReadFile(filepath.Join(p, "blkio.throttle.io_service_bytes_recursive"))
+		b, err := readSmall(filepath.Join(p, "blkio.throttle.io_service_bytes_recursive"))
 		if err != nil {
 			return err
 		}
 		s.ReadBytes, s.WriteBytes = parseBlkio(b)
-		if b, err = os.ReadFile(filepath.Join(p, "blkio.throttle.io_serviced_recursive")); err != nil {
+		if b, err = readSmall(filepath.Join(p, "blkio.throttle.io_serviced_recursive")); err != nil {
 			return err
 		}
 		s.ReadOps, s.WriteOps = parseBlkio(b)
@@ -133,7 +162,7 @@ func (g *Group) statIO(s *Stat) error {
 	if p == "" {
 		return nil
 	}
-	b, err := os.ReadFile(filepath.Join(p, "io.stat"))
+	b, err := readSmall(filepath.Join(p, "io.stat"))
 	if err != nil {
 		return err
 	}
@@ -190,10 +219,14 @@ func (g *Group) statPressure(s *Stat) error {
 		return nil
 	}
 	for name, to := range map[string]*proc.Pressure{"cpu.pressure": &s.CPU, "io.pressure": &s.IO, "memory.pressure": &s.Memory} {
-		got, err := proc.ReadPressure(filepath.Join(p, name))
+		b, err := readSmall(filepath.Join(p, name))
 		if errors.Is(err, errors.ErrUnsupported) {
 			return nil // EOPNOTSUPP: booted without psi=1
 		}
+		if err != nil {
+			return err
+		}
+		got, err := proc.ParsePressure(b)
 		if err != nil {
 			return err
 		}
