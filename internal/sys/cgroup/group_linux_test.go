@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brownout/internal/needs"
+	"brownout/internal/sys/proc"
 )
 
 // Helper processes of the tests below.
@@ -59,10 +61,22 @@ func testHost(t *testing.T) *Host {
 	return h
 }
 
+var tests atomic.Int32
+
+// testName is a name as runs have them, bo-ID-PID-BORN: what looks for the
+// groups of dead runs meanwhile sees that this one lives.
+func testName(tb testing.TB) string {
+	born, err := proc.StartTime(os.Getpid())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return fmt.Sprintf("bo-test%d-%d-%d", tests.Add(1), os.Getpid(), born)
+}
+
 // testGroup makes a group that is deleted with the test.
 func testGroup(t *testing.T, h *Host) *Group {
 	t.Helper()
-	g, err := h.Create(fmt.Sprintf("bo-test-%d-%d", os.Getpid(), time.Now().UnixNano()%1e9))
+	g, err := h.Create(testName(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +424,7 @@ func BenchmarkStat(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	g, err := h.Create(fmt.Sprintf("bo-test-%d-bench", os.Getpid()))
+	g, err := h.Create(testName(b))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -428,8 +442,8 @@ func BenchmarkCreateDelete(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for i := 0; b.Loop(); i++ {
-		g, err := h.Create(fmt.Sprintf("bo-test-%d-b%d", os.Getpid(), i))
+	for b.Loop() {
+		g, err := h.Create(testName(b))
 		if err != nil {
 			b.Fatal(err)
 		}
