@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"brownout/internal/run"
+	"brownout/internal/sys/cgroup"
 	"brownout/internal/undo"
 )
 
@@ -26,7 +27,7 @@ var ErrNotRunning = errors.New("does not run")
 // of the target in it.
 type box struct {
 	c     *Cluster
-	group *group
+	group *cgroup.Group
 	files []*os.File // logs, closed when the cluster goes down
 	netns *os.File
 	init  *exec.Cmd
@@ -90,16 +91,21 @@ func (n *Node) clone(s setup) error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	into, joins, err := b.group.entrances()
+	into, err := b.group.V2Dir()
 	if err != nil {
 		return err
 	}
-	defer closeAll(append(joins, into))
+	joins, err := b.group.TasksFiles()
+	if err != nil {
+		return err
+	}
+	defer closeAll(append(joins, into)...)
 	s.Joins, s.Into = len(joins), into != nil
-	if into == nil {
+	if into == nil { // its number must be taken
 		if into, err = os.Open(os.DevNull); err != nil {
 			return err
 		}
+		defer into.Close()
 	}
 	exe, err := detached(b.c.cfg.Exe)
 	if err != nil {
@@ -138,7 +144,7 @@ func (n *Node) clone(s setup) error {
 	return err
 }
 
-func closeAll(fs []*os.File) {
+func closeAll(fs ...*os.File) {
 	for _, f := range fs {
 		if f != nil {
 			f.Close()
@@ -254,12 +260,12 @@ func (n *Node) targetEnded(e exit, cause string) {
 		return
 	}
 	if e.Signal == syscall.SIGKILL {
-		if ooms, err := b.group.oomKills(); err == nil && ooms > t.ooms {
+		if ooms, err := b.group.OOMKills(); err == nil && ooms > t.ooms {
 			cause += " (out of memory)"
 		}
 	}
 	// What it left running goes with it: a restart must not meet its own past.
-	_ = b.group.kill()
+	_ = b.group.Kill()
 	b.mu.Lock()
 	t.exit, t.cause = e, cause
 	expect := t.expect
@@ -302,8 +308,11 @@ func (n *Node) Data() string { return n.Root() + "/data" }
 // Admin is the target's admin socket as the host sees it.
 func (n *Node) Admin() string { return n.Root() + "/run/admin.sock" }
 
+// Group is the cgroup of the target, and of nothing else.
+func (n *Node) Group() *cgroup.Group { return n.box.group }
+
 // Pids returns the host's pids of the target's processes; none if it does not run.
-func (n *Node) Pids() ([]int, error) { return n.box.group.procs() }
+func (n *Node) Pids() ([]int, error) { return n.box.group.Pids() }
 
 // Running says whether the target runs. It may have hung, or be frozen.
 func (n *Node) Running() bool {
@@ -318,7 +327,7 @@ func (n *Node) Start(ctx context.Context) error {
 	b := &n.box
 	cmd := b.c.cfg.Target.Command(n)
 	t := &life{done: make(chan struct{})}
-	t.ooms, _ = b.group.oomKills()
+	t.ooms, _ = b.group.OOMKills()
 	b.mu.Lock()
 	if b.target != nil {
 		b.mu.Unlock()
@@ -371,7 +380,7 @@ func (n *Node) end(ctx context.Context, sig syscall.Signal) (*life, error) {
 		return nil, ErrNotRunning
 	}
 	if sig == syscall.SIGKILL {
-		return t, b.group.kill()
+		return t, b.group.Kill()
 	}
 	_, err := b.call(ctx, order{Verb: verbSignal, Signal: sig})
 	return t, err

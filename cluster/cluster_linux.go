@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"brownout/internal/run"
+	"brownout/internal/sys/cgroup"
 	"brownout/internal/undo"
 )
 
@@ -19,7 +20,9 @@ type Cluster struct {
 	cfg    Config
 	owner  undo.Owner
 	nodes  []*Node
-	groups *group // of the run, around those of the nodes
+	groups *cgroup.Group // of the run, around those of the nodes
+	sw     *Switch
+	client *os.File
 	parent *parentThread
 	reaper *reaper
 	mark   int // in the journal: what was recorded since is ours
@@ -109,8 +112,8 @@ func (c *Cluster) build(ctx context.Context) error {
 		return fmt.Errorf("make cgroups: %w", err)
 	}
 	done("cgroups")
-	if err := c.makeSwitch(); err != nil {
-		return fmt.Errorf("make switch: %w", err)
+	if err := c.makeSwitch(ctx); err != nil {
+		return err
 	}
 	done("switch")
 	names := hosts(c.nodes, len(c.nodes))
@@ -125,8 +128,8 @@ func (c *Cluster) build(ctx context.Context) error {
 	}
 	done("clone")
 	for _, n := range c.nodes {
-		if err := c.plug(n.name, n.index, n.box.netns); err != nil {
-			return fmt.Errorf("plug %s into the switch: %w", n.name, err)
+		if _, err := c.sw.Plug(ctx, n.index, n.name, n.box.netns); err != nil {
+			return err
 		}
 	}
 	done("plug")
@@ -179,12 +182,17 @@ func (c *Cluster) makeDirs() (uid int, err error) {
 
 // makeGroups makes the cgroups of the run and of its nodes.
 func (c *Cluster) makeGroups() (err error) {
-	if c.groups, err = newGroup(c.owner.String()); err != nil {
+	host, err := cgroup.Discover()
+	if err != nil {
+		return err
+	}
+	c.mech["cgroup"] = string(host.Mode())
+	if c.groups, err = host.Create(c.owner.String()); err != nil {
 		return err
 	}
 	for _, n := range c.nodes {
 		n.box = box{c: c, waiting: map[int]chan report{}}
-		if n.box.group, err = c.groups.child(n.name); err != nil {
+		if n.box.group, err = c.groups.Child(n.name); err != nil {
 			return err
 		}
 	}
@@ -193,6 +201,14 @@ func (c *Cluster) makeGroups() (err error) {
 
 // Nodes returns all nodes in order.
 func (c *Cluster) Nodes() []*Node { return c.nodes }
+
+// Group is the run's cgroup, around those of the nodes. Who needs others on
+// this host makes them below it: they go away with it, also after a kill -9.
+func (c *Cluster) Group() *cgroup.Group { return c.groups }
+
+// Owner names the run on this host; helper processes get it in their
+// environment as [undo.RunEnv], so that they can be told from others' when they are orphans.
+func (c *Cluster) Owner() undo.Owner { return c.owner }
 
 // Node returns the node called name.
 func (c *Cluster) Node(name string) (*Node, bool) {
@@ -290,8 +306,8 @@ func (c *Cluster) takeDown(ctx context.Context) error {
 	defer cancel()
 	c.goOnce.Do(func() { close(c.going) })
 	var errs []error
-	if c.groups != nil {
-		errs = append(errs, c.groups.thaw()) // a frozen process may not die
+	for _, n := range c.nodes {
+		n.box.thaw(ctx)
 	}
 	for _, n := range c.nodes {
 		if n.box.init != nil {
@@ -313,7 +329,7 @@ func (c *Cluster) takeDown(ctx context.Context) error {
 		if n.box.init != nil {
 			n.box.conn.Close()
 		}
-		closeAll(append(n.box.files, n.box.netns))
+		closeAll(append(n.box.files, n.box.netns)...)
 		dropIfEmpty(n.dir + "/box.log")
 	}
 	errs = append(errs, c.cfg.Journal.UnwindTo(c.mark))
@@ -331,6 +347,21 @@ func (c *Cluster) takeDown(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("end the cluster's work: %w", context.Cause(ctx)))
 	}
 	return errors.Join(errs...)
+}
+
+// thaw lets a node's processes run again, whoever stopped them: what a v1
+// freezer holds does not die. That there is no freezer, or nothing to thaw, is fine.
+func (b *box) thaw(ctx context.Context) {
+	if b.group == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for _, version := range []int{1, 2} {
+		if f, err := b.group.Freezer(version); err == nil {
+			_ = f.Thaw(ctx)
+		}
+	}
 }
 
 // dropIfEmpty removes the log of an init that had nothing to say.

@@ -27,7 +27,8 @@ type Config struct {
 	Disk    string          // slowfs: /data through our own filesystem, so that disks can be hurt (default); plain: without
 	Journal *undo.Journal   // every change to the host is journaled before it is made
 	Emit    func(run.Event) // told what happens, from several goroutines but never two at once; default: nobody
-	Clock   clock.Clock     // the run's time line, for events
+	Clock   clock.Clock     // unused: whoever records events knows the run's zero
+	Seed    uint64          // of what is random in the network's impairments
 	Ready   time.Duration   // for all nodes to be ready and agree on a leader; default 30s
 }
 

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"brownout/internal/sys/cgroup"
 )
 
 var nativeEndian = binary.NativeEndian
@@ -48,24 +50,24 @@ func Find(ctx context.Context, all bool) ([]Record, error) {
 			}
 		}
 	}
-	var names []string
-	for _, place := range cgroupPlaces() {
-		entries, err := os.ReadDir(place)
-		if err != nil {
-			continue // a hierarchy we may not read holds nothing that we made
+	host, err := cgroup.Discover()
+	if err != nil {
+		return found, err
+	}
+	names, err := host.List()
+	if err != nil {
+		return found, err
+	}
+	for _, name := range names {
+		o, ok := ParseOwner(name)
+		if !ok || !wanted(o) {
+			continue
 		}
-		for _, e := range entries {
-			o, ok := ParseOwner(e.Name())
-			if !ok || slices.Contains(names, e.Name()) || !wanted(o) {
-				continue
-			}
-			if slices.ContainsFunc(below(filepath.Join(place, e.Name())), foreign) {
-				live = true // seen through a mount that we share with another PID namespace
-				continue
-			}
-			names = append(names, e.Name())
-			found = append(found, Record{Kind: Cgroup, Name: e.Name(), Run: e.Name()})
+		if g, err := host.Open(name); err == nil && foreign(g) {
+			live = true // seen through a mount that is shared with another PID namespace
+			continue
 		}
+		found = append(found, Record{Kind: Cgroup, Name: name, Run: name})
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
@@ -165,7 +167,7 @@ func helperProcess(pid int) (Record, bool) {
 }
 
 // A mount is a line of /proc/self/mountinfo.
-type mount struct{ root, point, fstype, source, super string }
+type mount struct{ point, fstype, source string }
 
 func mounts() []mount {
 	b, err := os.ReadFile("/proc/self/mountinfo")
@@ -189,11 +191,7 @@ func parseMount(line string) (mount, bool) {
 	if i < 6 || len(f) < i+3 {
 		return mount{}, false
 	}
-	m := mount{root: unescape(f[3]), point: unescape(f[4]), fstype: f[i+1], source: unescape(f[i+2])}
-	if len(f) > i+3 {
-		m.super = f[i+3]
-	}
-	return m, true
+	return mount{point: unescape(f[4]), fstype: f[i+1], source: unescape(f[i+2])}, true
 }
 
 // unescape undoes the octal escapes of space, tab, newline and backslash.

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"brownout/internal/sys/cgroup"
 	"brownout/internal/sys/proc"
 )
 
@@ -37,7 +38,7 @@ func Revert(r Record) error {
 	return fmt.Errorf("unknown kind %q", r.Kind)
 }
 
-// goneWithin bounds the wait for killed processes to leave their cgroup.
+// goneWithin bounds the wait for what was killed to be gone.
 const goneWithin = time.Second
 
 // revertCgroup removes the cgroups called name in all hierarchies, and kills
@@ -46,153 +47,43 @@ func revertCgroup(name string) error {
 	if _, ok := ParseOwner(name); !ok {
 		return fmt.Errorf("cgroup %q does not bear the name of a run", name)
 	}
-	tops := cgroupsNamed(name)
-	if len(tops) == 0 {
-		return os.ErrNotExist
+	host, err := cgroup.Discover()
+	if err != nil {
+		return err
 	}
-	var errs []error
-	for _, top := range tops {
-		if err := removeCgroup(top); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
+	g, err := host.Open(name)
+	if err != nil {
+		return err
 	}
-	return errors.Join(errs...)
-}
-
-// cgroupsNamed returns the directories called name at the places where runs
-// make theirs: at the top of each hierarchy, or below our own cgroup.
-func cgroupsNamed(name string) []string {
-	var dirs []string
-	for _, place := range cgroupPlaces() {
-		d := filepath.Join(place, name)
-		if st, err := os.Stat(d); err == nil && st.IsDir() {
-			dirs = append(dirs, d)
-		}
-	}
-	return dirs
+	ctx, cancel := context.WithTimeout(context.Background(), goneWithin)
+	defer cancel()
+	return g.Delete(ctx)
 }
 
 // InUse says whether this host has cgroups of that owner.
-func (o Owner) InUse() bool { return len(cgroupsNamed(o.String())) > 0 }
-
-// cgroupPlaces returns every directory that may hold the cgroups of runs.
-func cgroupPlaces() []string {
-	own := ownCgroups()
-	var places []string
-	for _, m := range mounts() {
-		if m.fstype != "cgroup" && m.fstype != "cgroup2" {
-			continue
-		}
-		places = append(places, m.point)
-		path, ok := own[""]
-		if m.fstype == "cgroup" {
-			path, ok = "", false
-			for _, option := range strings.Split(m.super, ",") {
-				if p, has := own[option]; has {
-					path, ok = p, true
-				}
-			}
-		}
-		// Below a container's mount the paths of /proc/self/cgroup may start at the host's root.
-		for _, p := range []string{path, strings.TrimPrefix(path, m.root)} {
-			if d := filepath.Join(m.point, p); ok && !slices.Contains(places, d) {
-				if st, err := os.Stat(d); err == nil && st.IsDir() {
-					places = append(places, d)
-				}
-			}
-		}
-	}
-	return places
-}
-
-// ownCgroups maps each v1 controller, and "" for v2, to the path of this process's cgroup.
-func ownCgroups() map[string]string {
-	b, err := os.ReadFile("/proc/self/cgroup")
+func (o Owner) InUse() bool {
+	host, err := cgroup.Discover()
 	if err != nil {
-		return nil
+		return false // making some will say so
 	}
-	own := map[string]string{}
-	for line := range strings.Lines(string(b)) {
-		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(f) != 3 {
-			continue
-		}
-		for _, c := range strings.Split(f[1], ",") {
-			own[c] = f[2]
-		}
-	}
-	return own
+	_, err = host.Open(o.String())
+	return err == nil
 }
 
-// removeCgroup empties a cgroup and those below it and removes them, deepest first.
-func removeCgroup(top string) error {
-	dirs := below(top)
-	thaw(dirs) // a process that a v1 freezer holds does not die
-	end := time.Now().Add(goneWithin)
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		var errs []error
-		for _, d := range slices.Backward(dirs) {
-			if err := syscall.Rmdir(d); err != nil && !errors.Is(err, os.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("remove %s: %w", d, err))
+// foreign says whether a group holds processes that this PID namespace cannot
+// see, which are 0 in the list: then its owner's pid means nothing here.
+func foreign(g *cgroup.Group) bool {
+	found := false
+	for _, top := range g.Paths() {
+		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				b, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+				found = found || slices.Contains(strings.Fields(string(b)), "0")
 			}
-		}
-		if len(errs) == 0 {
-			return nil
-		}
-		if time.Now().After(end) {
-			return errors.Join(errs...)
-		}
-		kill(dirs)
-		<-time.After(pause)
+			return nil // what vanishes meanwhile holds nobody
+		})
 	}
-}
-
-// below returns top and all directories below it, parents first.
-func below(top string) []string {
-	var dirs []string
-	_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			dirs = append(dirs, path)
-		}
-		return nil // what vanishes meanwhile is what we want
-	})
-	return dirs
-}
-
-func thaw(dirs []string) {
-	for _, d := range dirs {
-		_ = os.WriteFile(filepath.Join(d, "freezer.state"), []byte("THAWED"), 0) // v1
-		_ = os.WriteFile(filepath.Join(d, "cgroup.freeze"), []byte("0"), 0)      // v2
-		_ = os.WriteFile(filepath.Join(d, "memory.oom_control"), []byte("0"), 0) // v1: wakes who waits for memory
-	}
-}
-
-// kill ends every process in dirs. Most died with their supervisor.
-func kill(dirs []string) {
-	for _, d := range dirs {
-		for _, pid := range procs(d) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}
-}
-
-// procs returns the processes in a cgroup; 0 stands for one of a PID namespace that we cannot see.
-func procs(dir string) []int {
-	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	var pids []int
-	for _, f := range strings.Fields(string(b)) {
-		if pid, err := strconv.Atoi(f); err == nil && pid > 1 {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// foreign says whether a cgroup holds processes that this PID namespace cannot
-// see: then its owner's pid means nothing here.
-func foreign(dir string) bool {
-	b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	return slices.Contains(strings.Fields(string(b)), "0")
+	return found
 }
 
 // revertProcess kills a process if it is still the one that was recorded.
