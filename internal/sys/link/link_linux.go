@@ -1,0 +1,186 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// A Conn is a netlink socket inside one namespace. It can be used from several
+// goroutines; the kernel takes requests one at a time anyway.
+type Conn struct{ h *netlink.Handle }
+
+// At opens a Conn inside ns. It holds the namespace until it is closed.
+func At(ns *os.File) (*Conn, error) {
+	h, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	return &Conn{h}, nil
+}
+
+// Close closes the socket.
+func (c *Conn) Close() { c.h.Close() }
+
+// Bridge makes a learning bridge without spanning tree and multicast snooping
+// and brings it up.
+func (c *Conn) Bridge(name string, index, mtu int) error {
+	no := false
+	b := &netlink.Bridge{LinkAttrs: attrs(name, index, mtu), MulticastSnooping: &no}
+	b.Flags = net.FlagUp
+	if err := c.h.LinkAdd(b); err != nil {
+		return fmt.Errorf("add bridge %s: %w", name, err)
+	}
+	return nil
+}
+
+// A Veth is a pair of devices: a port on a bridge of this namespace and its
+// peer in another.
+type Veth struct {
+	Name    string // of the port, in the namespace of the Conn
+	Index   int    // of the port, chosen by the caller
+	Bridge  int    // index of the bridge that the port joins
+	MTU     int    // of both
+	Peer    string // name of the peer
+	PeerMAC net.HardwareAddr
+	PeerNS  *os.File // the peer's namespace
+}
+
+// Veth makes the pair, joins the port to its bridge and brings the port up. The
+// peer is born in its namespace: moving it there would cost an RCU grace period.
+func (c *Conn) Veth(v Veth) error {
+	l := netlink.NewVeth(attrs(v.Name, v.Index, v.MTU))
+	l.Flags = net.FlagUp
+	l.MasterIndex = v.Bridge
+	l.PeerName, l.PeerHardwareAddr, l.PeerNamespace = v.Peer, v.PeerMAC, netlink.NsFd(v.PeerNS.Fd())
+	if err := c.h.LinkAdd(l); err != nil {
+		return fmt.Errorf("add veth %s: %w", v.Name, err)
+	}
+	return nil
+}
+
+func attrs(name string, index, mtu int) netlink.LinkAttrs {
+	a := netlink.NewLinkAttrs()
+	a.Name, a.Index, a.MTU = name, index, mtu
+	return a
+}
+
+// Delete removes a device; one that is not there is no error.
+func (c *Conn) Delete(index int) error {
+	err := c.h.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete link %d: %w", index, err)
+	}
+	return nil
+}
+
+// Index returns the index of a device.
+func (c *Conn) Index(name string) (int, error) {
+	l, err := c.h.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("find link %s: %w", name, err)
+	}
+	return l.Attrs().Index, nil
+}
+
+// Up brings a device up.
+func (c *Conn) Up(index int) error {
+	if err := c.h.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}); err != nil {
+		return fmt.Errorf("bring link %d up: %w", index, err)
+	}
+	return nil
+}
+
+// Configure gives a device its MTU, bare of link-local addresses, and the
+// length of its transmit queue in packets (0: leave it).
+func (c *Conn) Configure(index, mtu, queue int) error {
+	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	if err := c.h.LinkSetMTU(l, mtu); err != nil {
+		return fmt.Errorf("set MTU of link %d to %d: %w", index, mtu, err)
+	}
+	if queue > 0 {
+		if err := c.h.LinkSetTxQLen(l, queue); err != nil {
+			return fmt.Errorf("set queue of link %d to %d: %w", index, queue, err)
+		}
+	}
+	return nil
+}
+
+// NoLinkLocal stops the kernel from making a link-local IPv6 address for a
+// device, and with it router solicitations and reports. Call it before Up. A
+// kernel without IPv6 has nothing to stop.
+func (c *Conn) NoLinkLocal(index int) error {
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE
+	err := c.h.LinkSetIP6AddrGenMode(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, none)
+	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("stop link-local address of link %d: %w", index, err)
+	}
+	return nil
+}
+
+// Address adds an address with its prefix. IPv6 addresses are usable at once:
+// duplicate address detection (RFC 4862) is skipped.
+func (c *Conn) Address(index int, p netip.Prefix) error {
+	a := &netlink.Addr{LinkIndex: index, IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	if err := c.h.AddrReplace(nil, a); err != nil {
+		return fmt.Errorf("add address %s: %w", p, err)
+	}
+	return nil
+}
+
+// Neighbour makes a permanent entry, so that the address is never asked for.
+func (c *Conn) Neighbour(index int, ip netip.Addr, mac net.HardwareAddr) error {
+	err := c.h.NeighSet(&netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, IP: ip.AsSlice(), HardwareAddr: mac})
+	if err != nil {
+		return fmt.Errorf("add neighbour %s: %w", ip, err)
+	}
+	return nil
+}
+
+// Overruns returns how many frames a device dropped on transmit. For a TAP they
+// are those that its reader was too slow to take.
+func (c *Conn) Overruns(index int) (uint64, error) {
+	l, err := c.h.LinkByIndex(index)
+	if err != nil {
+		return 0, fmt.Errorf("read statistics of link %d: %w", index, err)
+	}
+	if s := l.Attrs().Statistics; s != nil {
+		return s.TxDropped, nil
+	}
+	return 0, nil
+}
+
+// Ingress puts a classic ingress and egress hook (clsact) on a device.
+func (c *Conn) Ingress(index int) error {
+	err := c.h.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}})
+	if err != nil {
+		return fmt.Errorf("add clsact to link %d: %w", index, err)
+	}
+	return nil
+}
+
+// Program runs a loaded eBPF program of type sched_cls on every frame that
+// comes in at a device with an Ingress hook. It stays for the device's life.
+func (c *Conn) Program(index, fd int, name string) error {
+	err := c.h.FilterAdd(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1,
+		},
+		Fd: fd, Name: name, DirectAction: true,
+	})
+	if err != nil {
+		return fmt.Errorf("attach %s to ingress of link %d: %w", name, index, err)
+	}
+	return nil
+}

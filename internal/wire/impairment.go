@@ -1,0 +1,176 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// MaxPorts is the number of ports that a wire knows: 0..62.
+const MaxPorts = 63
+
+// An Impairment is all that is wrong with one directed link. The zero value is
+// a healthy link. A frame meets, in this order: partition, loss, duplication,
+// the rate's queue, delay with jitter, corruption.
+type Impairment struct {
+	Delay  time.Duration `json:"delay_ns,omitzero"`
+	Jitter time.Duration `json:"jitter_ns,omitzero"` // spread of the delay, see Dist
+	Dist   Dist          `json:"dist,omitzero"`
+	// Corr is the correlation of one frame's jitter with the next one's, 0..1:
+	// a first-order autoregressive normal process, mapped onto Dist.
+	Corr    float64 `json:"corr,omitzero"`
+	Ordered bool    `json:"ordered,omitzero"` // jitter never reorders: a frame waits for those before it
+
+	Loss      float64 `json:"loss,omitzero"` // probability of losing a packet, 0..1
+	GE        GE      `json:"ge,omitzero"`   // loss in bursts, besides Loss
+	Duplicate float64 `json:"duplicate,omitzero"`
+	Reorder   float64 `json:"reorder,omitzero"` // probability that a packet skips the delay; needs one
+	Corrupt   float64 `json:"corrupt,omitzero"` // probability that one bit of a packet flips; checksums catch it
+
+	// RateBitsPerSec limits Ethernet frames, counted from the MAC header to the
+	// end of the payload: no preamble, checksum or gap, as tc(8) counts.
+	RateBitsPerSec int64 `json:"rate_bits_per_s,omitzero"`
+	// QueueBytes is the room before the rate limit; what finds no room is
+	// dropped. Default: 100 ms at the rate, at least 24 KiB.
+	QueueBytes int64 `json:"queue_bytes,omitzero"`
+
+	Partition bool `json:"partition,omitzero"` // nothing passes
+}
+
+// A Dist is the distribution of jitter.
+type Dist string
+
+// Distributions. A delay that would be negative is none at all, so a jitter
+// that is large against the delay raises the mean.
+const (
+	Uniform Dist = "uniform" // Delay ± Jitter; the default
+	Normal  Dist = "normal"  // mean Delay, standard deviation Jitter
+	Pareto  Dist = "pareto"  // shape 3, mean Delay, standard deviation Jitter: a heavy tail to the right
+)
+
+// GE is the Gilbert-Elliott model: a link that is in a good or a bad state and
+// changes it, perhaps, before each packet. The zero value is no model. The mean
+// loss is [GE.Mean]. (E. O. Elliott, Bell System Technical Journal 42, 1963.)
+type GE struct {
+	ToBad    float64 `json:"to_bad,omitzero"`    // p: probability of good to bad
+	ToGood   float64 `json:"to_good,omitzero"`   // r: probability of bad to good
+	LossBad  float64 `json:"loss_bad,omitzero"`  // 1-h: probability of losing a packet while bad
+	LossGood float64 `json:"loss_good,omitzero"` // 1-k: probability of losing a packet while good
+}
+
+// Mean is the share of packets lost in the long run.
+func (g GE) Mean() float64 {
+	if g.ToBad+g.ToGood == 0 {
+		return g.LossGood
+	}
+	bad := g.ToBad / (g.ToBad + g.ToGood)
+	return bad*g.LossBad + (1-bad)*g.LossGood
+}
+
+// perPacket says that each packet has a fate of its own, so that a super-packet
+// must be split before.
+func (i Impairment) perPacket() bool {
+	return i.Loss > 0 || i.GE != GE{} || i.Duplicate > 0 || i.Reorder > 0 || i.Corrupt > 0 || i.Jitter > 0
+}
+
+// queue returns the room of the rate's queue in bytes.
+func (i Impairment) queue() int64 {
+	if i.QueueBytes > 0 {
+		return i.QueueBytes
+	}
+	return max(24<<10, i.RateBitsPerSec/80)
+}
+
+// Validate returns everything that is wrong with i at once.
+func (i Impairment) Validate() error {
+	var errs []error
+	for _, p := range []struct {
+		name  string
+		value float64
+	}{
+		{"corr", i.Corr},
+		{"loss", i.Loss},
+		{"ge.to_bad", i.GE.ToBad},
+		{"ge.to_good", i.GE.ToGood},
+		{"ge.loss_bad", i.GE.LossBad},
+		{"ge.loss_good", i.GE.LossGood},
+		{"duplicate", i.Duplicate},
+		{"reorder", i.Reorder},
+		{"corrupt", i.Corrupt},
+	} {
+		if !(p.value >= 0 && p.value <= 1) { // NaN too
+			errs = append(errs, fmt.Errorf("%s: %v is not in 0..1", p.name, p.value))
+		}
+	}
+	const longest = time.Hour
+	if i.Delay < 0 || i.Delay > longest {
+		errs = append(errs, fmt.Errorf("delay: %v is not in 0..%v", i.Delay, longest))
+	}
+	if i.Jitter < 0 || i.Jitter > longest {
+		errs = append(errs, fmt.Errorf("jitter: %v is not in 0..%v", i.Jitter, longest))
+	}
+	switch i.Dist {
+	case "", Uniform, Normal, Pareto:
+	default:
+		errs = append(errs, fmt.Errorf("dist: %q is none of %s, %s, %s", i.Dist, Uniform, Normal, Pareto))
+	}
+	if i.Reorder > 0 && i.Delay == 0 {
+		errs = append(errs, errors.New("reorder: needs a delay that a packet can skip"))
+	}
+	if i.RateBitsPerSec < 0 {
+		errs = append(errs, fmt.Errorf("rate: %d bit/s is negative", i.RateBitsPerSec))
+	}
+	if i.QueueBytes < 0 {
+		errs = append(errs, fmt.Errorf("queue: %d bytes is negative", i.QueueBytes))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("impairment: %w", err)
+	}
+	return nil
+}
+
+// Compose returns what several faults on one link amount to:
+//
+//   - partition dominates everything;
+//   - delays add; jitters add as independent deviations do (root of the sum of
+//     squares), with the distribution and correlation of the largest;
+//   - losses, duplications, reorderings and corruptions are independent: 1-(1-a)(1-b);
+//   - of several Gilbert-Elliott models the one with the highest mean is kept
+//     and the others enter as plain loss of their mean;
+//   - the lowest rate wins, with its queue;
+//   - one Ordered orders all.
+//
+// The order of the arguments does not matter, except that the first of equals wins.
+func Compose(faults ...Impairment) Impairment {
+	var all Impairment
+	either := func(a, b float64) float64 { return 1 - (1-a)*(1-b) }
+	var jitter float64
+	var largest time.Duration
+	for _, f := range faults {
+		all.Partition = all.Partition || f.Partition
+		all.Ordered = all.Ordered || f.Ordered
+		all.Delay += f.Delay
+		jitter = math.Hypot(jitter, float64(f.Jitter))
+		if f.Jitter > largest {
+			largest, all.Dist, all.Corr = f.Jitter, f.Dist, f.Corr
+		}
+		all.Loss = either(all.Loss, f.Loss)
+		all.Duplicate = either(all.Duplicate, f.Duplicate)
+		all.Reorder = either(all.Reorder, f.Reorder)
+		all.Corrupt = either(all.Corrupt, f.Corrupt)
+		switch {
+		case f.GE == GE{}:
+		case f.GE.Mean() > all.GE.Mean() || all.GE == GE{}:
+			all.Loss = either(all.Loss, all.GE.Mean())
+			all.GE = f.GE
+		default:
+			all.Loss = either(all.Loss, f.GE.Mean())
+		}
+		if f.RateBitsPerSec > 0 && (all.RateBitsPerSec == 0 || f.RateBitsPerSec < all.RateBitsPerSec) {
+			all.RateBitsPerSec, all.QueueBytes = f.RateBitsPerSec, f.QueueBytes
+		}
+	}
+	all.Jitter = time.Duration(math.Round(jitter))
+	return all
+}
