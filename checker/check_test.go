@@ -81,10 +81,10 @@ var families = []struct {
 }{
 	{"registers", genConfig{ops: 12, clients: 4, keys: 1, span: 8, gap: 3, unknown: 0.15, fail: 0.1}},
 	{"registers with tombstones and appends", genConfig{ops: 11, clients: 4, keys: 1, span: 8, gap: 3, unknown: 0.2, fail: 0.1, appends: true, deletes: true, final: true}},
-	{"bare deletes", genConfig{ops: 11, clients: 3, keys: 1, span: 8, gap: 3, unknown: 0.15, appends: true, deletes: true, bare: true}},
-	{"two keys, mostly unknown", genConfig{ops: 14, clients: 4, keys: 2, span: 6, gap: 4, unknown: 0.5, appends: true}},
-	{"values that repeat and cannot be told apart", genConfig{ops: 10, clients: 3, keys: 1, span: 6, gap: 3, unknown: 0.2, fail: 0.1, appends: true, deletes: true, alphabet: []string{"a", "aa", "b", "ab", "ba"}}},
-	{"values that repeat, with empty ones", genConfig{ops: 9, clients: 3, keys: 1, span: 6, gap: 3, unknown: 0.2, appends: true, alphabet: []string{"", "a", "b"}}},
+	{"bare deletes", genConfig{ops: 11, clients: 3, keys: 1, span: 8, gap: 3, unknown: 0.15, appends: true, deletes: true, bare: true, final: true}},
+	{"two keys, mostly unknown", genConfig{ops: 14, clients: 4, keys: 2, span: 6, gap: 4, unknown: 0.5, appends: true, final: true}},
+	{"values that repeat and cannot be told apart", genConfig{ops: 10, clients: 3, keys: 1, span: 6, gap: 3, unknown: 0.2, fail: 0.1, appends: true, deletes: true, alphabet: []string{"a", "aa", "b", "ab", "ba"}, final: true}},
+	{"values that repeat, with empty ones", genConfig{ops: 9, clients: 3, keys: 1, span: 6, gap: 3, unknown: 0.2, appends: true, alphabet: []string{"", "a", "b"}, final: true}},
 	{"unique values made of each other", genConfig{ops: 9, clients: 3, keys: 1, span: 8, gap: 2, unknown: 0.3, appends: true, deletes: true, alphabet: []string{"1", "2", "3", "11", "12", "21", "112", "31", "131", "1112"}}},
 	{"long ones with quiet moments", genConfig{ops: 220, clients: 2, keys: 1, span: 6, gap: 30, unknown: 0.01, appends: true, deletes: true}},
 }
@@ -96,7 +96,7 @@ func TestAgreesWithPlainPorcupine(t *testing.T) {
 	for f, fam := range families {
 		t.Run(fam.name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, uint64(f)))
-			n, illegal, labels := rounds(t, 3000), 0, map[string]int{}
+			n, illegal, lost, labels := rounds(t, 3000), 0, 0, map[string]int{}
 			if fam.c.ops > 100 {
 				n /= 10
 			}
@@ -118,12 +118,19 @@ func TestAgreesWithPlainPorcupine(t *testing.T) {
 					t.Fatalf("the generator made an illegal history without a bug\n%s", dump(ops))
 				}
 				confirm(t, ops, res)
+				d := Durability(ops)
+				if d.Verdict == Lost {
+					lost++
+				}
+				if d.Verdict == Lost && want {
+					t.Fatalf("false loss: %+v\n%s", d.Lost, dump(ops))
+				}
 				if !want {
 					illegal++
 					labels[res.Conflicts[0].Label]++
 				}
 			}
-			t.Logf("%d histories, %d illegal: %v", n, illegal, labels)
+			t.Logf("%d histories, %d illegal, %d with lost writes: %v", n, illegal, lost, labels)
 			if illegal < n/50 {
 				t.Errorf("only %d of %d histories were illegal: the mutations do not bite", illegal, n)
 			}

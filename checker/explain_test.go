@@ -33,6 +33,9 @@ func (s *script) get(v string, call, ret int64) *script {
 	return s.add(history.Get, call, ret, func(o *history.Op) { o.Result = absentOr(v) })
 }
 
+// none leaves an operation without a value.
+func none(*history.Op) {}
+
 func absentOr(v string) *string {
 	if v == "-" {
 		return nil
@@ -72,44 +75,106 @@ var stories = []struct {
 	ops   []int64
 	text  string
 }{
-	{"a read of what was overwritten", with().put("a", 0, 1).put("b", 2, 3).get("a", 10, 11).get("b", 12, 13),
-		"stale read", []int64{1, 2, 3}, `client 3's get (op 3, n3, 0.010000 to 0.011000 s) found "a" at least 7ms after client 2's put (op 2, n2, 0.002000 to 0.003000 s) of "b" had been acknowledged`},
-	{"an acknowledged write that nobody ever sees", with().put("a", 0, 1).put("b", 2, 3).get("a", 10, 11).final(),
-		"lost acknowledged write", []int64{1, 2, 3}, `of "b" had been acknowledged`},
-	{"a first write that is lost", with().put("a", 0, 1).get("-", 5, 6),
-		"lost acknowledged write", []int64{1, 2}, "found absent"},
-	{"two reads in the wrong order of two writes at once", with().put("a", 0, 9).put("b", 0, 9).get("a", 1, 2).get("b", 3, 4).get("a", 5, 6),
-		"non-monotonic read", []int64{1, 2, 3, 4, 5}, `found "a" at least 1ms after client 4's get (op 4, n4, 0.003000 to 0.004000 s) had found "b"`},
-	{"a write unknown to its client, seen and then unseen", with().put("a", 0, 1).put("b", 2, 3).unknown().get("b", 4, 5).get("a", 8, 9),
-		"non-monotonic read", []int64{1, 2, 3, 4}, `had found "b"`},
-	{"a value that nobody wrote", with().put("a", 0, 1).get("z", 2, 3),
-		"phantom value", []int64{2}, `found "z", which nobody ever wrote`},
-	{"a value whose write certainly did not happen", with().put("a", 0, 1).put("b", 2, 3).failed().get("b", 4, 5),
-		"aborted write observed", []int64{2, 3}, `found "b", the value of client 2's put`},
-	{"a failed append that shows", with().app("a,", 0, 1).app("b,", 2, 3).failed().get("a,b,", 4, 5),
-		"aborted write observed", []int64{2, 3}, `found "b,"`},
-	{"an append applied twice", with().app("a,", 0, 1).app("b,", 2, 3).get("a,b,b,", 4, 5),
-		"double apply", []int64{2, 3}, `found "b," twice`},
-	{"an append that is missing", with().app("a,", 0, 1).app("b,", 2, 3).app("c,", 4, 5).get("a,c,", 6, 7),
-		"lost append", []int64{2, 4}, `which lacks "b,"`},
-	{"two swaps from one value", with().put("a", 0, 1).cas("a", "b", "a", 2, 9).cas("a", "c", "a", 3, 8),
-		"lost update", []int64{1, 2, 3}, `both took effect on the same version, "a" of operation 1`},
-	{"a swap that found what was overwritten before", with().put("a", 0, 1).put("b", 2, 3).cas("a", "c", "a", 5, 6),
-		"lost update", []int64{1, 2, 3}, `found "a" at least 2ms after`},
-	{"appends in two orders", with().put("x", 0, 1).app("a,", 2, 9).app("b,", 2, 9).get("xa,b,", 3, 20).get("xb,a,", 3, 20),
-		"diverging appends", []int64{1, 2, 3}, "both took effect on the same version"},
-	{"a read before its write", with().get("a", 0, 1).put("a", 2, 3),
-		"read from the future", []int64{1, 2}, "before it was written"},
+	{
+		"a read of what was overwritten", with().put("a", 0, 1).put("b", 2, 3).get("a", 10, 11).get("b", 12, 13),
+		"stale read",
+		[]int64{1, 2, 3},
+		`client 3's get (op 3, n3, 0.010000 to 0.011000 s) found "a" at least 7ms after client 2's put (op 2, n2, 0.002000 to 0.003000 s) of "b" had been acknowledged`,
+	},
+	{
+		"an acknowledged write that nobody ever sees", with().put("a", 0, 1).put("b", 2, 3).get("a", 10, 11).final(),
+		"lost acknowledged write",
+		[]int64{1, 2, 3},
+		`of "b" had been acknowledged`,
+	},
+	{
+		"a first write that is lost", with().put("a", 0, 1).get("-", 5, 6),
+		"lost acknowledged write",
+		[]int64{1, 2},
+		"found absent",
+	},
+	{
+		"two reads in the wrong order of two writes at once", with().put("a", 0, 9).put("b", 0, 9).get("a", 1, 2).get("b", 3, 4).get("a", 5, 6),
+		"non-monotonic read",
+		[]int64{1, 2, 3, 4, 5},
+		`found "a" at least 1ms after client 4's get (op 4, n4, 0.003000 to 0.004000 s) had found "b"`,
+	},
+	{
+		"a write unknown to its client, seen and then unseen", with().put("a", 0, 1).put("b", 2, 3).unknown().get("b", 4, 5).get("a", 8, 9),
+		"non-monotonic read",
+		[]int64{1, 2, 3, 4},
+		`had found "b"`,
+	},
+	{
+		"a value that nobody wrote", with().put("a", 0, 1).get("z", 2, 3),
+		"phantom value",
+		[]int64{2},
+		`found "z", which nobody ever wrote`,
+	},
+	{
+		"a value whose write certainly did not happen", with().put("a", 0, 1).put("b", 2, 3).failed().get("b", 4, 5),
+		"aborted write observed",
+		[]int64{2, 3},
+		`found "b", the value of client 2's put`,
+	},
+	{
+		"a failed append that shows", with().app("a,", 0, 1).app("b,", 2, 3).failed().get("a,b,", 4, 5),
+		"aborted write observed",
+		[]int64{2, 3},
+		`found "b,"`,
+	},
+	{
+		"an append applied twice", with().app("a,", 0, 1).app("b,", 2, 3).get("a,b,b,", 4, 5),
+		"double apply",
+		[]int64{2, 3},
+		`found "b," twice`,
+	},
+	{
+		"an append that is missing", with().app("a,", 0, 1).app("b,", 2, 3).app("c,", 4, 5).get("a,c,", 6, 7),
+		"lost append",
+		[]int64{2, 4},
+		`which lacks "b,"`,
+	},
+	{
+		"two swaps from one value", with().put("a", 0, 1).cas("a", "b", "a", 2, 9).cas("a", "c", "a", 3, 8),
+		"lost update",
+		[]int64{1, 2, 3},
+		`both took effect on the same version, "a" of operation 1`,
+	},
+	{
+		"a swap that found what was overwritten before", with().put("a", 0, 1).put("b", 2, 3).cas("a", "c", "a", 5, 6),
+		"lost update",
+		[]int64{1, 2, 3},
+		`found "a" at least 2ms after`,
+	},
+	{
+		"appends in two orders", with().put("x", 0, 1).app("a,", 2, 9).app("b,", 2, 9).get("xa,b,", 3, 20).get("xb,a,", 3, 20),
+		"diverging appends",
+		[]int64{1, 2, 3},
+		"both took effect on the same version",
+	},
+	{
+		"a read before its write", with().get("a", 0, 1).put("a", 2, 3),
+		"read from the future",
+		[]int64{1, 2},
+		"before it was written",
+	},
 	{"a swap on a mismatch", with().put("a", 0, 1).add(history.CAS, 2, 3, func(o *history.Op) {
 		o.Expect, o.Value, o.Result, o.Swapped = ptr("z"), ptr("b"), ptr("a"), true
 	}), "cas ignored its expectation", []int64{2}, `swapped although it found "a" and expected "z"`},
 	{"no swap on a match", with().put("a", 0, 1).add(history.CAS, 2, 3, func(o *history.Op) {
 		o.Expect, o.Value, o.Result = ptr("a"), ptr("b"), ptr("a")
 	}), "cas refused a match", []int64{2}, `did not swap although it found what it expected, "a"`},
-	{"a read of what a swap replaced", with().put("a", 0, 9).cas("a", "b", "a", 1, 2).get("a", 3, 4).get("b", 5, 6),
-		"stale read", []int64{1, 2, 3}, "took effect directly after that version"},
-	{"values that repeat, so that only a search can tell", with().put("a", 0, 1).put("b", 2, 3).put("b", 2, 3).put("a", 4, 5).put("c", 6, 7).put("d", 6, 7).get("b", 20, 21),
-		"not linearizable", nil, "no order of these operations explains what was found"},
+	{
+		"a read of what a swap replaced", with().put("a", 0, 9).cas("a", "b", "a", 1, 2).get("a", 3, 4).get("b", 5, 6),
+		"stale read",
+		[]int64{1, 2, 3},
+		"took effect directly after that version",
+	},
+	{
+		"values that repeat, so that only a search can tell", with().put("a", 0, 1).put("b", 2, 3).put("b", 2, 3).put("a", 4, 5).put("c", 6, 7).put("d", 6, 7).get("b", 20, 21),
+		"not linearizable", nil, "no order of these operations explains what was found",
+	},
 }
 
 func TestConflictsAreToldInWords(t *testing.T) {
