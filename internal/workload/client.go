@@ -1,4 +1,13 @@
 // Package workload offers operations to a target and records what came of them.
+//
+// What is offered is a pure function of a load and a seed ([Stream]). How it is
+// offered is open loop: operations are due by the clock, whatever the target
+// does, and response time counts from when they were due; so a stall is seen
+// by all operations that it held up, and not only by those that were in flight
+// (the "coordinated omission" of closed loops). The generator is a process of
+// its own, in the clients' network namespace.
+//
+// It judges nothing and knows no faults.
 package workload
 
 import (
