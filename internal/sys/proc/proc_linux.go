@@ -67,6 +67,26 @@ func ReadSchedStats(pid int) (SchedStat, error) {
 	return sum, nil
 }
 
+// ThreadStates returns the states of all threads of a process, as in [Stat].State.
+func ThreadStates(pid int) ([]byte, error) {
+	tasks, err := os.ReadDir(file(pid, "task"))
+	if err != nil {
+		return nil, gone(err)
+	}
+	var states []byte
+	for _, t := range tasks {
+		s, err := read(ParseStat, file(pid, "task/"+t.Name()+"/stat"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, s.State)
+	}
+	return states, nil
+}
+
 // ReadStatus reads /proc/PID/status. PID may be a thread's.
 func ReadStatus(pid int) (Status, error) { return read(ParseStatus, file(pid, "status")) }
 
