@@ -3,8 +3,6 @@ package kvserver
 import (
 	"bufio"
 	"bytes"
-	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -30,13 +27,16 @@ const (
 
 func BenchmarkPut(b *testing.B) {
 	value := strings.Repeat("v", benchValue)
-	for _, n := range []int{1, 100, 500} {
-		b.Run(fmt.Sprintf("clients=%d", n), func(b *testing.B) {
+	for _, tt := range []struct {
+		name  string
+		n, on int
+	}{{"clients=1", 1, 1}, {"clients=100/shared", 100, benchConns}, {"clients=100/own", 100, 100}, {"clients=500/shared", 500, benchConns}} {
+		b.Run(tt.name, func(b *testing.B) {
 			k := startProcesses(b, 3, nil)
 			floor := fsyncP50(b, b.TempDir())
-			p50 := load(b, k, n, benchConns, func(i int) []byte { return appendCommand(nil, "SET", benchKey(i), value) }, "+OK")
+			p50 := load(b, k, tt.n, tt.on, func(i int) []byte { return appendCommand(nil, "SET", benchKey(i), value) }, "+OK")
 			b.ReportMetric(float64(floor.Nanoseconds())/1e3, "fsync-p50-µs")
-			if n == 1 {
+			if tt.n == 1 {
 				b.ReportMetric(float64(p50)/float64(2*floor+100*time.Microsecond), "x-floor")
 			}
 		})
@@ -107,6 +107,12 @@ func load(b *testing.B, k *testCluster, n, conns int, command func(i int) []byte
 	b.ReportMetric(float64(len(all))/b.Elapsed().Seconds(), "ops/s")
 	b.ReportMetric(float64(p(500).Nanoseconds())/1e3, "p50-µs")
 	b.ReportMetric(float64(p(990).Nanoseconds())/1e3, "p99-µs")
+	var m Metrics
+	k.admin(lead, "GET", "/metrics", "", &m)
+	if m.Entries > 0 {
+		b.ReportMetric(float64(m.Store.P50NS)/1e3, "leader-store-p50-µs")
+		b.ReportMetric(float64(m.EntryCommands)/float64(m.Entries), "commands/entry")
+	}
 	return p(500)
 }
 
@@ -183,13 +189,10 @@ func fsyncP50(tb testing.TB, dir string) time.Duration {
 		if _, err := f.Write(block); err != nil {
 			tb.Fatal(err)
 		}
-		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+		if err := datasync(f); err != nil {
 			tb.Fatal(err)
 		}
 		took = append(took, time.Since(start))
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		tb.Fatal(err)
 	}
 	slices.Sort(took)
 	return took[len(took)/2]

@@ -25,8 +25,8 @@ func newTable() table {
 		{name: "session", arity: 2, kind: opSession},
 		{name: "once", arity: -4, parse: parseOnce},
 		{name: "ping", arity: -1, local: ping},
-		{name: "echo", arity: 2, local: func(_ *front, c redcon.Conn, _ *client, a [][]byte) bool { c.WriteBulk(a[1]); return false }},
-		{name: "quit", arity: -1, local: func(_ *front, c redcon.Conn, _ *client, _ [][]byte) bool { c.WriteString("OK"); return true }},
+		{name: "echo", arity: 2, local: func(_ *front, w *redcon.Writer, _ *client, args [][]byte) { w.WriteBulk(args[1]) }},
+		{name: "quit", arity: -1, barrier: true, local: quit},
 		{name: "select", arity: 2, local: selectDB},
 		{name: "info", arity: -1, local: info},
 		{name: "command", arity: -1, local: command},
@@ -41,31 +41,29 @@ func newTable() table {
 	return t
 }
 
-func ping(_ *front, conn redcon.Conn, _ *client, args [][]byte) bool {
+func ping(_ *front, w *redcon.Writer, _ *client, args [][]byte) {
 	switch len(args) {
 	case 1:
-		conn.WriteString("PONG")
+		w.WriteString("PONG")
 	case 2:
-		conn.WriteBulk(args[1])
+		w.WriteBulk(args[1])
 	default:
-		conn.WriteError("ERR wrong number of arguments for 'ping' command")
+		w.WriteError("ERR wrong number of arguments for 'ping' command")
 	}
-	return false
 }
 
-func selectDB(_ *front, conn redcon.Conn, _ *client, args [][]byte) bool {
+func selectDB(_ *front, w *redcon.Writer, _ *client, args [][]byte) {
 	switch n, err := strconv.Atoi(string(args[1])); {
 	case err != nil:
-		conn.WriteError("ERR invalid DB index")
+		w.WriteError("ERR invalid DB index")
 	case n != 0:
-		conn.WriteError("ERR DB index is out of range")
+		w.WriteError("ERR DB index is out of range")
 	default:
-		conn.WriteString("OK")
+		w.WriteString("OK")
 	}
-	return false
 }
 
-func info(f *front, conn redcon.Conn, _ *client, args [][]byte) bool {
+func info(f *front, w *redcon.Writer, _ *client, args [][]byte) {
 	all := f.info()
 	if len(args) > 1 && !is(args[1], "all", "everything", "default") {
 		var some strings.Builder
@@ -79,38 +77,36 @@ func info(f *front, conn redcon.Conn, _ *client, args [][]byte) bool {
 		}
 		all = some.String()
 	}
-	conn.WriteBulkString(all)
-	return false
+	w.WriteBulkString(all)
 }
 
 // command is asked by redis-cli for its hints (DOCS) and by libraries for key positions.
-func command(f *front, conn redcon.Conn, _ *client, args [][]byte) bool {
+func command(f *front, w *redcon.Writer, _ *client, args [][]byte) {
 	if len(args) > 1 && is(args[1], "count") {
-		conn.WriteInt(len(f.table))
-		return false
+		w.WriteInt(len(f.table))
+		return
 	}
 	if len(args) > 1 {
-		conn.WriteArray(0)
-		return false
+		w.WriteArray(0)
+		return
 	}
-	conn.WriteArray(len(f.table))
+	w.WriteArray(len(f.table))
 	for _, name := range sortedKeys(f.table) {
-		conn.WriteArray(6) // name, arity, flags, first key, last key, step
-		conn.WriteBulkString(name)
-		conn.WriteInt(f.table[name].arity)
-		conn.WriteArray(0)
-		conn.WriteInt(0)
-		conn.WriteInt(0)
-		conn.WriteInt(0)
+		w.WriteArray(6) // name, arity, flags, first key, last key, step
+		w.WriteBulkString(name)
+		w.WriteInt(f.table[name].arity)
+		w.WriteArray(0)
+		w.WriteInt(0)
+		w.WriteInt(0)
+		w.WriteInt(0)
 	}
-	return false
 }
 
 // config answers what redis-benchmark asks before it starts.
-func config(f *front, conn redcon.Conn, _ *client, args [][]byte) bool {
+func config(f *front, w *redcon.Writer, _ *client, args [][]byte) {
 	if !is(args[1], "get") || len(args) < 3 {
-		conn.WriteError("ERR only CONFIG GET is supported")
-		return false
+		w.WriteError("ERR only CONFIG GET is supported")
+		return
 	}
 	known := map[string]string{
 		"save": "", "appendonly": "yes", "appendfsync": "always", "databases": "1",
@@ -128,65 +124,66 @@ func config(f *front, conn redcon.Conn, _ *client, args [][]byte) bool {
 			}
 		}
 	}
-	conn.WriteArray(len(pairs))
+	w.WriteArray(len(pairs))
 	for _, s := range pairs {
-		conn.WriteBulkString(s)
+		w.WriteBulkString(s)
 	}
-	return false
 }
 
-func clientCommand(_ *front, conn redcon.Conn, cl *client, args [][]byte) bool {
+func clientCommand(_ *front, w *redcon.Writer, cl *client, args [][]byte) {
 	switch sub := args[1]; {
 	case is(sub, "id"):
-		conn.WriteInt64(cl.id)
+		w.WriteInt64(cl.id)
 	case is(sub, "getname"):
-		conn.WriteBulkString(cl.name)
+		w.WriteBulkString(cl.name)
 	case is(sub, "setname") && len(args) == 3 && len(args[2]) <= maxSession:
 		cl.name = string(args[2])
-		conn.WriteString("OK")
+		w.WriteString("OK")
 	case is(sub, "setinfo", "no-evict", "no-touch", "reply") && len(args) >= 3 && !is(args[2], "off", "skip"):
-		conn.WriteString("OK")
+		w.WriteString("OK")
 	case is(sub, "list", "info"):
-		conn.WriteBulkString("id=" + strconv.FormatInt(cl.id, 10) + " addr=" + conn.RemoteAddr() + " name=" + cl.name + "\n")
+		w.WriteBulkString("id=" + strconv.FormatInt(cl.id, 10) + " addr=" + cl.conn.RemoteAddr().String() + " name=" + cl.name + "\n")
 	default:
-		conn.WriteError("ERR unknown subcommand or wrong number of arguments for 'client' command")
+		w.WriteError("ERR unknown subcommand or wrong number of arguments for 'client' command")
 	}
-	return false
 }
 
 // hello speaks RESP2 only; clients that ask for more go on without it.
-func hello(f *front, conn redcon.Conn, cl *client, args [][]byte) bool {
+func hello(f *front, w *redcon.Writer, cl *client, args [][]byte) {
 	if len(args) > 1 && string(args[1]) != "2" {
-		conn.WriteError("NOPROTO unsupported protocol version")
-		return false
+		w.WriteError("NOPROTO unsupported protocol version")
+		return
 	}
 	if len(args) > 2 && is(args[2], "auth") {
-		conn.WriteError("ERR AUTH is not supported")
-		return false
+		w.WriteError("ERR AUTH is not supported")
+		return
 	}
 	if len(args) == 4 && is(args[2], "setname") {
 		cl.name = string(args[3])
 	}
-	conn.WriteArray(14)
+	w.WriteArray(14)
 	for _, s := range []string{"server", "kvserver", "version", redisVersion, "proto"} {
-		conn.WriteBulkString(s)
+		w.WriteBulkString(s)
 	}
-	conn.WriteInt(2)
-	conn.WriteBulkString("id")
-	conn.WriteInt64(cl.id)
+	w.WriteInt(2)
+	w.WriteBulkString("id")
+	w.WriteInt64(cl.id)
 	for _, s := range []string{"mode", "standalone", "role", f.role(), "modules"} {
-		conn.WriteBulkString(s)
+		w.WriteBulkString(s)
 	}
-	conn.WriteArray(0)
-	return false
+	w.WriteArray(0)
+}
+
+func quit(_ *front, w *redcon.Writer, cl *client, _ [][]byte) {
+	w.WriteString("OK")
+	cl.quit = true
 }
 
 // stale switches a connection to local reads, as a Redis Cluster client asks a replica.
-func stale(v bool) func(*front, redcon.Conn, *client, [][]byte) bool {
-	return func(_ *front, conn redcon.Conn, cl *client, _ [][]byte) bool {
+func stale(v bool) func(*front, *redcon.Writer, *client, [][]byte) {
+	return func(_ *front, w *redcon.Writer, cl *client, _ [][]byte) {
 		cl.stale = v
-		conn.WriteString("OK")
-		return false
+		w.WriteString("OK")
 	}
 }
 

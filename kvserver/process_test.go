@@ -59,10 +59,14 @@ func (k *testCluster) spawn(i int) {
 		k.tb.Fatal(err)
 	}
 	defer stderr.Close()
-	cmd := exec.Command("/proc/self/exe")
+	self, err := os.Executable()
+	if err != nil {
+		k.tb.Fatal(err)
+	}
+	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), "KVSERVER_TEST_NODE="+path)
 	cmd.Stderr = stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = dieWithParent()
 	if err := cmd.Start(); err != nil {
 		k.tb.Fatal(err)
 	}

@@ -10,25 +10,30 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A call is a run of commands of one connection that is answered as a whole.
-// A connection has one and uses it again and again.
+// A call carries the commands of a run through the proposer or the confirmer
+// and is answered as a whole. It is used again and again.
 type call struct {
-	ops  []op
-	res  []result
-	done chan struct{} // holds one token when every op has its result
+	ops []op
+	res []result
 
-	// Guarded by the mutex of whoever answers the call.
-	gen  uint64 // counts uses, so that a late answer finds out that it is late
+	finished atomic.Bool   // every op has its result
+	notify   chan struct{} // gets a token then
+
+	// Guarded by mu, which orders an answer that comes too late with the next use.
+	mu   sync.Mutex
+	gen  uint64
 	left int
-	at   time.Time
 }
 
-func newCall() *call { return &call{done: make(chan struct{}, 1)} }
+func newCall(notify chan struct{}) *call { return &call{notify: notify} }
 
-// begin makes the call ready for n results. The caller holds the mutex.
-func (c *call) begin(now time.Time) {
+// begin makes the call ready for n results.
+func (c *call) begin(n int) (gen uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.gen++
-	c.left, c.at = len(c.ops), now
+	c.left = n
+	return c.gen
 }
 
 // A slot is one command of a call, waiting.
@@ -39,14 +44,24 @@ type slot struct {
 	at  time.Time
 }
 
-// answer gives the command its result, unless it has one. The caller holds the mutex.
+// open reports whether the command still waits for its result.
+func (s slot) open() bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.c.gen == s.gen && s.c.left > 0
+}
+
+// answer gives the command its result, unless the call has been answered.
 func (s slot) answer(r result) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
 	if s.c.gen != s.gen || s.c.left == 0 {
 		return
 	}
 	s.c.res[s.i] = r
 	if s.c.left--; s.c.left == 0 {
-		s.c.done <- struct{}{}
+		s.c.finished.Store(true)
+		nudge(s.c.notify)
 	}
 }
 
@@ -73,7 +88,7 @@ func newProposer(r *raft.Raft, limits Config, redirect func() string) *proposer 
 	return &proposer{raft: r, limits: limits, redirect: redirect, wake: make(chan struct{}, 1)}
 }
 
-// submit queues c.ops, all or none. If it returns "", c.done will get a token;
+// submit queues c.ops, all or none. If it returns "", the call will be answered;
 // else nothing was done, and the text says why.
 func (p *proposer) submit(c *call) (refused string) {
 	if p.raft.State() != raft.Leader {
@@ -93,16 +108,13 @@ func (p *proposer) submit(c *call) (refused string) {
 		p.mu.Unlock()
 		return "UNAVAIL too many writes are waiting (max_queue, max_queue_bytes)"
 	}
-	c.begin(now)
+	gen := c.begin(len(c.ops))
 	for i := range c.ops {
-		p.queue = append(p.queue, slot{c, c.gen, i, now})
+		p.queue = append(p.queue, slot{c, gen, i, now})
 	}
 	p.bytes += size
 	p.mu.Unlock()
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	nudge(p.wake)
 	return ""
 }
 
@@ -140,7 +152,7 @@ func (p *proposer) take(entry *[]op) []slot {
 			break
 		}
 		n++
-		if s.c.gen != s.gen || s.c.left == 0 { // timed out
+		if !s.open() { // timed out
 			continue
 		}
 		size := s.c.ops[s.i].size()

@@ -120,13 +120,10 @@ func (f *confirmer) leads() (term uint64, ok bool) {
 	return before, leader && f.raft.CurrentTerm() == before
 }
 
-// confirm asks that c.done gets a token when a read may be answered from the
-// local state, with one result: resOK, or the reason why not. now reports that
-// it may be answered at once, refused is the reason why it cannot be.
+// confirm asks that the call is answered when its reads may be done on the local
+// state, with one result: resOK, or the reason why not. now reports that they
+// may be done at once, refused is the reason why they cannot be.
 func (f *confirmer) confirm(c *call) (now bool, refused string) {
-	if f.c.Reads == "local" {
-		return true, ""
-	}
 	term, ok := f.leads()
 	if !ok {
 		return false, f.redirect()
@@ -144,22 +141,13 @@ func (f *confirmer) confirm(c *call) (now bool, refused string) {
 	if len(f.waiting) >= f.c.MaxQueue {
 		return false, "UNAVAIL too many reads are waiting (max_queue)"
 	}
-	c.begin(at)
-	c.left = 1
 	f.arrived++
-	f.waiting = append(f.waiting, slot{c, c.gen, 0, at})
+	f.waiting = append(f.waiting, slot{c, c.begin(1), 0, at})
 	f.seq = append(f.seq, f.arrived)
 	for _, p := range f.peers {
-		p.nudge()
+		nudge(p.wake)
 	}
 	return false, ""
-}
-
-func (p *peerProbe) nudge() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
 }
 
 // enter begins a new term if need be: what was accepted before counts for nothing.
@@ -256,7 +244,7 @@ func (f *confirmer) probe(ctx context.Context, p *peerProbe) error {
 		}
 		f.mu.Lock()
 		if len(f.waiting) > 0 {
-			p.nudge()
+			nudge(p.wake)
 		}
 		f.mu.Unlock()
 	}

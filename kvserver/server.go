@@ -175,7 +175,9 @@ func (s *server) startRaft() error {
 		return err
 	}
 	s.writes = newProposer(s.raft, s.c, s.redirect)
-	s.front = &front{c: s.c, table: newTable(), fsm: s.fsm, writes: s.writes, reads: s.reads, info: s.infoText}
+	s.front = &front{
+		c: s.c, table: newTable(), fsm: s.fsm, writes: s.writes, reads: s.reads, info: s.infoText, conns: map[*client]struct{}{},
+	}
 	return nil
 }
 
@@ -262,7 +264,7 @@ func (s *server) stop(proposer <-chan struct{}) error {
 	// The answers are given; now they must reach the sockets.
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(grace); s.front.busy.Load() > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(grace); s.front.pending.Load() > 0 && time.Now().Before(end); {
 		<-tick.C
 	}
 	return err
@@ -291,9 +293,6 @@ func (s *server) close() error {
 	}
 	if s.trans != nil {
 		errs = append(errs, s.trans.Close())
-	}
-	if s.front != nil {
-		s.front.handlers.Wait()
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.close())

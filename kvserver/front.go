@@ -1,0 +1,403 @@
+package kvserver
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tidwall/redcon"
+)
+
+// A front serves the Redis protocol. Every connection has a reader, which
+// parses, starts commands and goes on reading, and a writer, which answers in
+// order. Both are needed: a connection shared by many clients would else carry
+// one batch at a time.
+type front struct {
+	c      Config
+	table  table
+	fsm    *fsm
+	writes *proposer
+	reads  *confirmer
+	info   func() string
+
+	clients, accepted, rejected atomic.Int64
+	pending                     atomic.Int64 // runs begun and not answered
+	commands, failures          atomic.Uint64
+
+	mu    sync.Mutex
+	conns map[*client]struct{}
+}
+
+// serve answers clients on ln until ctx ends, and then waits for their connections to end.
+func (f *front) serve(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() {
+		ln.Close()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for cl := range f.conns {
+			cl.conn.Close()
+		}
+	})
+	defer stop()
+	var wg sync.WaitGroup // readers and writers
+	defer wg.Wait()
+	for {
+		conn, err := ln.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		case err != nil:
+			return fmt.Errorf("serve clients on %s: %w", ln.Addr(), err)
+		}
+		f.accept(&wg, conn)
+		if ctx.Err() != nil {
+			conn.Close() // it may have come too late for stop
+		}
+	}
+}
+
+func (f *front) accept(wg *sync.WaitGroup, conn net.Conn) {
+	if f.clients.Load() >= int64(f.c.MaxClients) {
+		f.rejected.Add(1)
+		io.WriteString(conn, "-ERR max number of clients reached\r\n")
+		conn.Close()
+		return
+	}
+	f.clients.Add(1)
+	cl := &client{
+		id: f.accepted.Add(1), conn: conn, w: redcon.NewWriter(conn),
+		finished: make(chan struct{}, 1), room: make(chan struct{}, 1), over: make(chan struct{}),
+	}
+	f.mu.Lock()
+	f.conns[cl] = struct{}{}
+	f.mu.Unlock()
+	wg.Go(func() { f.read(cl) })
+	wg.Go(func() { f.write(cl) })
+}
+
+// maxPending bounds the runs of one connection that wait for their answers.
+const maxPending = 64
+
+// A client is one connection's state.
+type client struct {
+	id    int64
+	conn  net.Conn
+	stale bool // READONLY: reads are local; the reader's own
+	quit  bool // the reader's own
+
+	wmu  sync.Mutex // guards w and name
+	w    *redcon.Writer
+	name string
+
+	mu      sync.Mutex // guards what follows
+	pending []*run     // in the order of arrival; all of one class
+	free    []*run
+
+	finished chan struct{} // something in pending may have become answerable
+	room     chan struct{} // pending has become shorter
+	over     chan struct{} // closed by the reader when all is answered
+}
+
+// A run is a part of a pipeline that is done together.
+type run struct {
+	class class
+	plan  []step
+	call  *call
+	local bool // reads ask nobody
+}
+
+type class uint8
+
+const (
+	classLocal class = iota // needs no other node
+	classRead
+	classWrite // writes; reads between them are answered out of the log
+	classes
+)
+
+// read reads commands until the connection ends, then waits for their answers.
+func (f *front) read(cl *client) {
+	rd := redcon.NewReader(cl.conn)
+	for !cl.quit {
+		cmds, err := rd.ReadCommands()
+		if err != nil {
+			if strings.HasPrefix(err.Error(), "Protocol error") {
+				f.begin(cl, []step{{bad: "ERR " + err.Error()}})
+			}
+			break
+		}
+		f.commands.Add(uint64(len(cmds)))
+		plan := make([]step, len(cmds))
+		for i := range cmds {
+			plan[i] = f.table.parse(cmds[i].Args)
+		}
+		for len(plan) > 0 && !cl.quit {
+			plan = plan[f.begin(cl, plan):]
+		}
+		cl.flush()
+	}
+	cl.drain(0)
+	cl.flush()
+	close(cl.over)
+	cl.conn.Close()
+	f.mu.Lock()
+	delete(f.conns, cl)
+	f.mu.Unlock()
+	f.clients.Add(-1)
+}
+
+// begin starts the commands at the head of plan that can be done together, and
+// returns how many.
+//
+// Commands of one connection take effect in their order. Writes keep it by
+// their place in the log, reads by being answered in order; a change from one
+// to the other waits for what is under way.
+func (f *front) begin(cl *client, plan []step) (n int) {
+	r := cl.next()
+	r.local = cl.stale || f.c.Reads == "local"
+	n, r.class = cut(plan, r.local)
+	r.plan = append(r.plan[:0], plan[:n]...)
+	alone := r.plan[0].bad == "" && r.plan[0].spec.barrier
+	if alone || cl.class() != r.class {
+		cl.drain(0)
+	}
+	cl.drain(maxPending - 1)
+	r.call.fill(r.plan)
+	answered := true
+	switch r.class {
+	case classWrite:
+		if refused := f.writes.submit(r.call); refused != "" {
+			r.call.fail(refused)
+		} else {
+			answered = false
+		}
+	case classRead:
+		if now, refused := r.confirm(f.reads); refused != "" {
+			r.call.fail(refused)
+		} else {
+			answered = now
+		}
+	}
+	if answered {
+		r.call.finished.Store(true)
+		if cl.class() == classes { // nothing is under way: no need to trouble the writer
+			cl.wmu.Lock()
+			f.answer(cl, r)
+			cl.wmu.Unlock()
+			cl.recycle(r)
+			return n
+		}
+	}
+	f.pending.Add(1)
+	cl.mu.Lock()
+	cl.pending = append(cl.pending, r)
+	cl.mu.Unlock()
+	if r.call.finished.Load() { // perhaps before it was pending
+		nudge(cl.finished)
+	}
+	return n
+}
+
+// cut returns how many commands at the head of plan make a run, and its class.
+func cut(plan []step, local bool) (n int, c class) {
+	for i := range plan {
+		s := &plan[i]
+		switch {
+		case s.bad != "":
+		case s.spec.barrier:
+			if n == 0 {
+				return 1, classLocal
+			}
+			return n, c
+		case s.op.kind == 0:
+		case local && c != classLocal && (c == classRead) != s.op.kind.isRead():
+			return n, c
+		case !s.op.kind.isRead():
+			c = classWrite
+		case c == classLocal:
+			c = classRead
+		}
+		n++
+	}
+	return n, c
+}
+
+// confirm asks for the right to answer the run's reads.
+func (r *run) confirm(reads *confirmer) (now bool, refused string) {
+	if r.local {
+		return true, ""
+	}
+	return reads.confirm(r.call)
+}
+
+// fill gives the call the operations of plan.
+func (c *call) fill(plan []step) {
+	clear(c.ops)
+	c.ops = c.ops[:0]
+	c.finished.Store(false)
+	for i := range plan {
+		if s := &plan[i]; s.bad == "" && s.op.kind != 0 {
+			s.at = len(c.ops)
+			c.ops = append(c.ops, s.op)
+		}
+	}
+	for len(c.res) < len(c.ops) {
+		c.res = append(c.res, result{})
+	}
+}
+
+func (c *call) fail(text string) {
+	for i := range c.ops {
+		c.res[i] = failure(text)
+	}
+}
+
+// write answers finished runs, in order, until the reader is done.
+func (f *front) write(cl *client) {
+	for {
+		select {
+		case <-cl.finished:
+		case <-cl.over:
+			return
+		}
+		cl.wmu.Lock()
+		for r := cl.head(); r != nil && r.call.finished.Load(); r = cl.head() {
+			f.answer(cl, r)
+			cl.mu.Lock()
+			cl.pending = append(cl.pending[:0], cl.pending[1:]...)
+			cl.mu.Unlock()
+			cl.recycle(r)
+			f.pending.Add(-1)
+		}
+		if len(cl.w.Buffer()) > 0 {
+			cl.w.Flush() // an error ends the reader too
+		}
+		cl.wmu.Unlock()
+		nudge(cl.room)
+	}
+}
+
+// answer writes the replies of a finished run. The caller holds wmu.
+func (f *front) answer(cl *client, r *run) {
+	c := r.call
+	if r.class == classRead && (len(c.res) == 0 || c.res[0].code != resFail) {
+		f.fsm.read(c.ops, c.res)
+	} else if r.class == classRead {
+		c.fail(c.res[0].s)
+	}
+	for i := range r.plan {
+		switch s := &r.plan[i]; {
+		case s.bad != "":
+			f.failures.Add(1)
+			cl.w.WriteError(s.bad)
+		case s.op.kind == 0:
+			s.spec.local(f, cl.w, cl, s.args)
+		default:
+			f.reply(cl.w, &c.res[s.at])
+			c.res[s.at] = result{}
+		}
+	}
+	clear(r.plan)
+	clear(c.ops)
+}
+
+func (f *front) reply(w *redcon.Writer, r *result) {
+	switch r.code {
+	case resOK:
+		w.WriteString("OK")
+	case resNil:
+		w.WriteNull()
+	case resInt:
+		w.WriteInt64(r.n)
+	case resBulk:
+		w.WriteBulkString(r.s)
+	case resList:
+		w.WriteArray(len(r.list))
+		for i := range r.list {
+			f.reply(w, &r.list[i])
+		}
+	default:
+		f.failures.Add(1)
+		w.WriteError(r.s)
+	}
+}
+
+// next returns a run to use.
+func (cl *client) next() *run {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if n := len(cl.free); n > 0 {
+		r := cl.free[n-1]
+		cl.free = cl.free[:n-1]
+		return r
+	}
+	return &run{call: newCall(cl.finished)}
+}
+
+func (cl *client) recycle(r *run) {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	cl.free = append(cl.free, r)
+}
+
+func (cl *client) head() *run {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if len(cl.pending) == 0 {
+		return nil
+	}
+	return cl.pending[0]
+}
+
+// class returns the class of what is under way, or classes if nothing is.
+func (cl *client) class() class {
+	if r := cl.head(); r != nil {
+		return r.class
+	}
+	return classes
+}
+
+// drain waits until at most n runs are under way. The proposer and the confirmer
+// answer everything within Config.Timeout, so it does end.
+func (cl *client) drain(n int) {
+	for {
+		cl.mu.Lock()
+		enough := len(cl.pending) <= n
+		cl.mu.Unlock()
+		if enough {
+			return
+		}
+		<-cl.room
+	}
+}
+
+// flush sends what the reader has answered itself.
+func (cl *client) flush() {
+	cl.wmu.Lock()
+	defer cl.wmu.Unlock()
+	if len(cl.w.Buffer()) > 0 {
+		cl.w.Flush() // the next read finds out about an error
+	}
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// role is this node's in Redis' words.
+func (f *front) role() string {
+	if _, leader := f.reads.leads(); leader {
+		return "master"
+	}
+	return "slave"
+}
