@@ -1,0 +1,204 @@
+package target
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"brownout/cluster"
+	"brownout/internal/workload"
+	"brownout/kvserver"
+)
+
+// Ports of kvserver on its node's addresses.
+const (
+	KVClientPort = 6379
+	kvRaftPort   = 7000
+)
+
+// Paths inside a node's box.
+const (
+	kvConfigFile = "run/kv.json"
+	kvAdmin      = "/run/admin.sock"
+	kvData       = "/data"
+)
+
+func init() { workload.Register("kvserver", &KVDialer{}) }
+
+// KVServer starts kvserver on a cluster's nodes. The first node stands for
+// election at once on its very first start, so that a cluster has a leader
+// without waiting for an election timeout.
+type KVServer struct {
+	config  map[string]any
+	mu      sync.Mutex
+	clients map[string]*http.Client // by admin socket
+}
+
+// NewKVServer returns the target with a scenario's settings, which are fields
+// of kvserver's configuration (log, reads, heartbeat, ...). All that is wrong
+// with them is reported at once; what the cluster decides cannot be set.
+func NewKVServer(settings map[string]string) (*KVServer, error) {
+	t := &KVServer{config: map[string]any{}, clients: map[string]*http.Client{}}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		value := settings[name]
+		if slices.Contains([]string{"id", "dir", "client", "raft", "admin", "peers", "kick"}, name) {
+			errs = append(errs, fmt.Errorf("%s: is the cluster's to decide", name))
+			continue
+		}
+		t.config[name] = value
+		if n, err := strconv.ParseInt(value, 10, 64); err == nil {
+			t.config[name] = n
+		} else if b, err := strconv.ParseBool(value); err == nil {
+			t.config[name] = b
+		}
+	}
+	probe, err := t.json([]peer{{"n1", netip.MustParseAddr("10.77.0.1")}}, 0)
+	if err != nil {
+		return nil, fmt.Errorf("target.config: %w", err)
+	}
+	if _, err := kvserver.ParseConfig(probe); err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("target.config: %w", err)
+	}
+	return t, nil
+}
+
+// A peer is what the configuration needs of a node.
+type peer struct {
+	name string
+	addr netip.Addr
+}
+
+func hostPort(a netip.Addr, port int) string {
+	return net.JoinHostPort(a.String(), strconv.Itoa(port))
+}
+
+// json is the configuration of peer me.
+func (t *KVServer) json(peers []peer, me int) ([]byte, error) {
+	c := maps.Clone(t.config)
+	all := make([]kvserver.Peer, len(peers))
+	for i, p := range peers {
+		all[i] = kvserver.Peer{ID: p.name, Raft: hostPort(p.addr, kvRaftPort), Client: hostPort(p.addr, KVClientPort)}
+	}
+	c["id"], c["dir"], c["admin"], c["peers"] = peers[me].name, kvData, kvAdmin, all
+	c["client"], c["raft"] = all[me].Client, all[me].Raft
+	c["kick"] = me == 0
+	return json.MarshalIndent(c, "", "  ")
+}
+
+// Command implements [cluster.Target].
+func (t *KVServer) Command(n *cluster.Node) cluster.Command {
+	var peers []peer
+	for _, p := range n.Peers() {
+		peers = append(peers, peer{p.Name(), p.IP4()})
+	}
+	config, err := t.json(peers, n.Index())
+	if err != nil {
+		config = fmt.Appendf(nil, "%q", err) // cannot happen: it was encoded before; kvserver would say what it is
+	}
+	return cluster.Command{
+		Argv:  []string{"/bin/brownout", "kvserver", "--config", "/" + kvConfigFile},
+		Files: map[string][]byte{kvConfigFile: config},
+	}
+}
+
+// askWithin bounds a question to a node that may be frozen.
+const askWithin = 500 * time.Millisecond
+
+// Status implements [cluster.Target].
+func (t *KVServer) Status(ctx context.Context, n *cluster.Node) (cluster.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	var st kvserver.Status
+	if err := t.get(ctx, n.Admin(), "/status", &st); err != nil {
+		return cluster.Status{Node: n.Name(), Err: err}, err
+	}
+	return cluster.Status{
+		Node: n.Name(), Role: st.Role, Leader: st.Leader, Term: st.Term, Applied: st.Applied,
+		// A leader serves once the barrier of its term is applied; a follower, once it knows a leader.
+		Ready: st.Leader != "" && (st.Role != "leader" || st.Readable),
+	}, nil
+}
+
+// Metrics asks the node behind an admin socket for its runtime's and its own
+// counters, as flat numbers with their units in the names.
+func (t *KVServer) Metrics(ctx context.Context, admin string) (map[string]float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	var m kvserver.Metrics
+	if err := t.get(ctx, admin, "/metrics", &m); err != nil {
+		return nil, err
+	}
+	v := map[string]float64{
+		"clients": float64(m.Clients), "commands": float64(m.Commands), "failures": float64(m.Failures),
+		"entries": float64(m.Entries), "entry_commands": float64(m.EntryCommands), "queued": float64(m.Queued),
+		"store_bytes": float64(m.StoreBytes), "reads_confirmed": float64(m.ReadsConfirmed), "peer_failed": float64(m.PeerFailed),
+		"goroutines": float64(m.Runtime.Goroutines), "heap_bytes": float64(m.Runtime.HeapBytes), "alloc_bytes": float64(m.Runtime.TotalBytes),
+		"gc_cycles": float64(m.Runtime.GCCycles), "gc_cpu_ns": float64(m.Runtime.GCCPUNS), "mutex_wait_ns": float64(m.Runtime.MutexWaitNS),
+	}
+	for name, h := range map[string]kvserver.RuntimeH{
+		"gc_pause": m.Runtime.GCPauses, "other_pause": m.Runtime.OtherPauses, "sched": m.Runtime.SchedLatency,
+	} {
+		v[name+"_count"], v[name+"_p99_ns"], v[name+"_max_ns"] = float64(h.Count), float64(h.P99NS), float64(h.MaxNS)
+	}
+	for _, name := range []string{"commit_index", "applied_index", "last_log_index", "term", "fsm_pending", "last_contact"} {
+		if x, err := strconv.ParseFloat(m.Raft[name], 64); err == nil {
+			v["raft_"+name] = x
+		}
+	}
+	if role, ok := map[string]float64{"Follower": 0, "Candidate": 1, "Leader": 2}[m.Raft["state"]]; ok {
+		v["raft_role"] = role // 0 follower, 1 candidate, 2 leader
+	}
+	return v, nil
+}
+
+// get asks an admin socket. Connections are kept: ten questions a second.
+func (t *KVServer) get(ctx context.Context, socket, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://kvserver"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := t.client(socket).Do(req)
+	if err != nil {
+		return fmt.Errorf("ask %s%s: %w", socket, path, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask %s%s: %s", socket, path, resp.Status)
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(into); err != nil {
+		return fmt.Errorf("ask %s%s: %w", socket, path, err)
+	}
+	return nil
+}
+
+func (t *KVServer) client(socket string) *http.Client {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, ok := t.clients[socket]
+	if !ok {
+		c = &http.Client{Transport: &http.Transport{
+			MaxIdleConnsPerHost: 4,
+			IdleConnTimeout:     30 * time.Second,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, "unix", socket)
+			},
+		}}
+		t.clients[socket] = c
+	}
+	return c
+}
