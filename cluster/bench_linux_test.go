@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -17,8 +18,9 @@ func BenchmarkUpDown(b *testing.B) {
 	for _, nodes := range []int{3, 5} {
 		b.Run(fmt.Sprintf("%d nodes", nodes), func(b *testing.B) {
 			took := map[string][]time.Duration{}
+			dir := b.TempDir() // removed at the end only: ext4 is slow to make files where some were just removed
 			for b.Loop() {
-				cfg, _ := testConfig(b, nodes, testTarget{})
+				cfg, _ := testConfigIn(b, filepath.Join(dir, fmt.Sprint(ids.Add(1))), nodes, testTarget{})
 				cfg.Emit = func(run.Event) {}
 				began := time.Now()
 				c, err := Up(b.Context(), cfg)

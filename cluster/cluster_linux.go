@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"brownout/internal/run"
 	"brownout/internal/sys/cgroup"
 	"brownout/internal/undo"
@@ -28,6 +30,7 @@ type Cluster struct {
 	mark   int // in the journal: what was recorded since is ours
 	stages []stage
 
+	plugging   sync.Mutex
 	background sync.WaitGroup // all goroutines but parent's
 	emitting   sync.Mutex
 	going      chan struct{} // closed when Down begins
@@ -82,42 +85,58 @@ func Up(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if err := c.build(ctx); err != nil {
 		return nil, err
 	}
+	lap := c.lapTimer()
 	if err := c.WaitReady(ctx); err != nil {
 		return nil, err
 	}
+	lap("ready")
 	return c, nil
 }
 
-// build makes everything and starts the targets.
-func (c *Cluster) build(ctx context.Context) error {
-	lap := time.Now()
-	done := func(name string) {
-		now := time.Now()
-		c.stages = append(c.stages, stage{name, now.Sub(lap)})
-		lap = now
-	}
+// build makes everything and starts the targets. What waits for the kernel or
+// for other processes overlaps: the switch is made beside the boxes, and a node
+// starts while the next one's box is made.
+func (c *Cluster) build(ctx context.Context) (err error) {
+	lap := c.lapTimer()
 	c.parent = newParentThread()
+	g, ctx := errgroup.WithContext(ctx)
+	switched := make(chan struct{})
+	defer func() {
+		if err != nil {
+			// The error in hand is the cause: it stops the others, who are waited for.
+			g.Go(func() error { return err })
+		}
+		if e := g.Wait(); err == nil {
+			err = e
+		}
+		lap("start")
+	}()
+	var switchErr error
+	g.Go(func() error {
+		defer close(switched)
+		switchErr = c.makeSwitch(ctx)
+		return switchErr
+	})
 	uid, err := c.makeDirs()
 	if err != nil {
 		return fmt.Errorf("make the nodes' directories: %w", err)
 	}
-	done("dirs")
+	lap("dirs")
 	// First who cleans up after us, then what is to be cleaned up.
 	if c.reaper, err = startReaper(c.cfg.Exe, c.owner); err != nil {
 		return fmt.Errorf("start reaper: %w", err)
 	}
-	done("reaper")
+	lap("reaper")
 	record := undo.Record{Kind: undo.Cgroup, Name: c.owner.String(), Run: c.owner.String()}
 	if err := c.cfg.Journal.Do(record, c.makeGroups); err != nil {
 		return fmt.Errorf("make cgroups: %w", err)
 	}
-	done("cgroups")
-	if err := c.makeSwitch(ctx); err != nil {
-		return err
-	}
-	done("switch")
+	lap("cgroups")
 	names := hosts(c.nodes, len(c.nodes))
 	for i, n := range c.nodes {
+		if ctx.Err() != nil {
+			return nil // whoever failed says why
+		}
 		s := setup{Name: n.name, Dir: n.dir, Disk: c.cfg.Disk, Hosts: names}
 		if uid != 0 {
 			s.UID = uid + i
@@ -125,41 +144,43 @@ func (c *Cluster) build(ctx context.Context) error {
 		if err := n.clone(s); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
+		g.Go(func() error {
+			<-switched
+			if switchErr != nil {
+				return switchErr
+			}
+			return c.join(ctx, n)
+		})
 	}
-	done("clone")
-	for _, n := range c.nodes {
-		if _, err := c.sw.Plug(ctx, n.index, n.name, n.box.netns); err != nil {
-			return err
-		}
-	}
-	done("plug")
-	if err := c.each(func(n *Node) error {
-		_, err := n.box.await(ctx, verbSetup, n.box.built)
-		if err != nil {
-			return fmt.Errorf("%s: %w", n.name, err)
-		}
-		return n.Start(ctx)
-	}); err != nil {
-		return err
-	}
-	done("start")
+	lap("clone")
 	return nil
 }
 
-// each calls f for all nodes at once and returns the first error in their order.
-func (c *Cluster) each(f func(*Node) error) error {
-	errs := make([]error, len(c.nodes))
-	var wg sync.WaitGroup
-	for i, n := range c.nodes {
-		wg.Go(func() { errs[i] = f(n) })
+// join plugs a box into the switch, waits until it is built, and starts its target.
+func (c *Cluster) join(ctx context.Context, n *Node) error {
+	if ctx.Err() != nil {
+		return nil
 	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
+	c.plugging.Lock() // the kernel has one lock for all links anyway
+	_, err := c.sw.Plug(ctx, n.index, n.name, n.box.netns)
+	c.plugging.Unlock()
+	if err != nil {
+		return err
 	}
-	return nil
+	if _, err := n.box.await(ctx, verbSetup, n.box.built); err != nil {
+		return fmt.Errorf("%s: %w", n.name, err)
+	}
+	return n.Start(ctx)
+}
+
+// lapTimer returns a function that notes how long the stage took that ends now.
+func (c *Cluster) lapTimer() func(stage string) {
+	last := time.Now()
+	return func(name string) {
+		now := time.Now()
+		c.stages = append(c.stages, stage{name, now.Sub(last)})
+		last = now
+	}
 }
 
 // makeDirs makes the nodes' directories and returns the first of their users,

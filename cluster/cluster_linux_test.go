@@ -15,6 +15,7 @@ import (
 
 	"brownout/internal/needs"
 	"brownout/internal/run"
+	"brownout/internal/sys/netns"
 	"brownout/internal/undo"
 )
 
@@ -110,6 +111,29 @@ func TestEachNodeHasAWorldOfItsOwn(t *testing.T) {
 		}
 		if cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pids[0])); !strings.Contains(string(cmd), "_target") {
 			t.Errorf("pid %d of %s is %q", pids[0], n.Name(), cmd)
+		}
+	}
+	for _, from := range c.Nodes() {
+		for _, to := range c.Nodes() {
+			for _, addr := range []string{to.Name() + ":7000", "[" + to.IP6().String() + "]:7000"} {
+				if got, err := ask(ctx, from, "dial "+addr); err != nil || got != "hello from "+to.Name() {
+					t.Errorf("%s dials %s: %q, %v", from.Name(), addr, got, err)
+				}
+			}
+		}
+	}
+	if got, err := ask(ctx, c.Nodes()[0], "dial 1.1.1.1:53"); err != nil || !strings.Contains(got, "unreachable") {
+		t.Errorf("n1 reaches the world: %q, %v", got, err)
+	}
+	conn, err := netns.Dial(ctx, c.ClientNetNS(), "tcp", c.Nodes()[2].IP4().String()+":7000")
+	if err != nil {
+		t.Errorf("the client dials n3: %v", err)
+	} else {
+		conn.Close()
+	}
+	for name, want := range map[string]int{"n1": 0, "n3": 2, ClientName: 3} {
+		if got, ok := c.Index(name); got != want || !ok {
+			t.Errorf("index of %s = %d, %v; want %d", name, got, ok, want)
 		}
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")

@@ -48,7 +48,7 @@ type testTarget struct {
 func (t testTarget) Command(n *Node) Command {
 	return Command{
 		Argv:  append([]string{"/bin/brownout", "_target"}, t.args...),
-		Env:   t.env,
+		Env:   append([]string{"NODE=" + n.Name()}, t.env...),
 		Files: map[string][]byte{"run/node.conf": []byte(n.Name())},
 	}
 }
@@ -270,7 +270,14 @@ const testDisk = DiskPlain
 // testConfig is that of a cluster of the test target, in a directory of the test's.
 func testConfig(tb testing.TB, nodes int, target Target) (Config, *events) {
 	tb.Helper()
-	dir := tb.TempDir()
+	return testConfigIn(tb, tb.TempDir(), nodes, target)
+}
+
+func testConfigIn(tb testing.TB, dir string, nodes int, target Target) (Config, *events) {
+	tb.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
 	j, err := undo.Create(filepath.Join(dir, run.CleanupFile), undo.Revert)
 	if err != nil {
 		tb.Fatal(err)

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"brownout/internal/sys/mount"
 )
 
 // Places inside a box that are the testbed's own. The target cannot look into private.
@@ -22,32 +24,6 @@ const (
 // hostTrees are seen read-only inside a box, so that any program of the host runs there.
 var hostTrees = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix"}
 
-// ownEtc are the files of /etc that a box has of its own.
-var ownEtc = map[string]string{
-	"hostname":      "", // filled in
-	"hosts":         "",
-	"resolv.conf":   "",               // nobody to ask: names are in hosts
-	"nsswitch.conf": "hosts: files\n", // so that an unknown name is an error at once
-	"passwd":        "",
-	"group":         "",
-	"mtab":          "",
-}
-
-// A step is one action of building the root, for errors.
-type step struct {
-	what string
-	do   func() error
-}
-
-func inOrder(steps ...step) error {
-	for _, s := range steps {
-		if err := s.do(); err != nil {
-			return fmt.Errorf("%s: %w", s.what, err)
-		}
-	}
-	return nil
-}
-
 // buildRoot gives this process, which is alone in a new mount namespace, a root
 // directory of its own, made of memory and read-only views of the host.
 // Nothing of it is seen outside, and it goes away with the namespace.
@@ -58,53 +34,39 @@ func buildRoot(s *setup) error {
 		return err
 	}
 	defer data.Close()
-	at := func(p string) string { return filepath.Join(r, p) }
-	err = inOrder(
-		step{"make mounts private", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
-		step{"mount root", func() error {
-			return unix.Mount("brownout", r, "tmpfs", unix.MS_NOSUID, fmt.Sprintf("mode=755,size=%d", rootBytes))
-		}},
-		step{"make directories", func() error { return makeDirs(r, s) }},
-		step{"show the host's programs", func() error { return bindTrees(r) }},
-		step{"make /etc", func() error { return makeEtc(r, s) }},
-		step{"make /dev", func() error { return makeDev(r) }},
-		step{"mount /proc", func() error {
-			return unix.Mount("proc", at("proc"), "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-		}},
-		step{"show this binary", func() error {
-			if err := os.WriteFile(at(brownout), nil, 0o555); err != nil {
-				return err
-			}
-			// The path of our own program leads to a mount of the namespace that we
-			// came from, which cannot be bound here.
-			if err := unix.MoveMount(fdExe, "", unix.AT_FDCWD, at(brownout), unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-				return err
-			}
-			return unix.Close(fdExe)
-		}},
-		step{"show the disk", func() error {
-			to := "data"
-			if s.Disk == DiskSlowFS {
-				to = backing
-			}
-			return unix.Mount(fmt.Sprintf("/proc/self/fd/%d", data.Fd()), at(to), "", unix.MS_BIND, "")
-		}},
-		step{"set host name", func() error { return unix.Sethostname([]byte(s.Name)) }},
-	)
-	if err != nil {
-		return err
+	disk := "data"
+	devices := []string{"null", "zero", "full", "random", "urandom", "tty"}
+	if s.Disk == DiskSlowFS {
+		disk = backing
+		devices = append(devices, "fuse") // for init alone
 	}
-	return pivot(r)
-}
-
-// pivot makes dir the root and forgets the old one.
-func pivot(dir string) error {
-	return inOrder(
-		step{"enter new root", func() error { return os.Chdir(dir) }},
-		step{"pivot root", func() error { return unix.PivotRoot(".", ".") }},
-		step{"leave old root", func() error { return unix.Unmount(".", unix.MNT_DETACH) }},
-		step{"enter /", func() error { return os.Chdir("/") }},
-	)
+	at := func(p string) string { return filepath.Join(r, p) }
+	for _, step := range []func() error{
+		mount.Private,
+		func() error { return mount.Tmpfs(r, rootBytes, 0o755) },
+		func() error { return makeDirs(r, s) },
+		func() error {
+			for _, t := range hostTrees {
+				if err := mount.Tree(r, t); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		func() error { return makeEtc(r, s) },
+		func() error { return mount.Devices(at("dev"), devices...) },
+		func() error { return links(at("dev")) },
+		func() error { return mount.Proc(at("proc")) },
+		func() error { return attachSelf(at(brownout)) },
+		func() error { return mount.Bind(fmt.Sprintf("/proc/self/fd/%d", data.Fd()), at(disk)) },
+		func() error { return unix.Sethostname([]byte(s.Name)) },
+		func() error { return mount.Pivot(r) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func makeDirs(r string, s *setup) error {
@@ -135,49 +97,17 @@ func makeDirs(r string, s *setup) error {
 	return nil
 }
 
-// bindTrees shows the host's program directories read-only. On most hosts some
-// of them are links into /usr.
-func bindTrees(r string) error {
-	for _, tree := range hostTrees {
-		st, err := os.Lstat(tree)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		to := filepath.Join(r, tree)
-		if st.Mode()&os.ModeSymlink != 0 {
-			link, err := os.Readlink(tree)
-			if err == nil {
-				err = os.Symlink(link, to)
-			}
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		if err := os.Mkdir(to, 0o755); err != nil {
-			return err
-		}
-		if err := bindReadOnly(tree, to); err != nil {
-			return fmt.Errorf("bind %s: %w", tree, err)
-		}
-	}
-	return nil
-}
-
-// bindReadOnly shows from at to, with all that is mounted below it, read-only.
-func bindReadOnly(from, to string) error {
-	if err := unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+// attachSelf shows this binary at a path. The path of our own program leads to
+// a mount of the namespace that we came from, which cannot be bound here: so
+// the supervisor gives us one that is mounted nowhere.
+func attachSelf(at string) error {
+	if err := os.WriteFile(at, nil, 0o555); err != nil {
 		return err
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID}
-	err := unix.MountSetattr(-1, to, unix.AT_RECURSIVE, &attr)
-	if errors.Is(err, unix.ENOSYS) { // before Linux 5.12: without what is mounted below
-		err = unix.Mount("", to, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID, "")
+	if err := unix.MoveMount(fdExe, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("show this binary: %w", err)
 	}
-	return err
+	return unix.Close(fdExe)
 }
 
 // detached returns a mount of path that is nowhere yet, for a child to attach.
@@ -197,88 +127,49 @@ func detached(path string) (*os.File, error) {
 // makeEtc fills /etc with links to the host's files, except for the few that
 // say who the box is and how it finds others.
 func makeEtc(r string, s *setup) error {
-	entries, err := os.ReadDir("/etc")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	own := map[string]string{
+		"hostname":      s.Name + "\n",
+		"hosts":         s.Hosts,
+		"resolv.conf":   "",               // nobody to ask: names are in hosts
+		"nsswitch.conf": "hosts: files\n", // so that an unknown name is an error at once
+		"passwd":        fmt.Sprintf("root:x:0:0:root:/root:/bin/sh\n%s:x:%d:%d:node:/data:/bin/sh\n", s.Name, s.UID, s.UID),
+		"group":         fmt.Sprintf("root:x:0:\n%s:x:%d:\n", s.Name, s.UID),
 	}
-	if err == nil {
-		if err := bindReadOnly("/etc", filepath.Join(r, hostEtc)); err != nil {
+	etc := filepath.Join(r, "etc")
+	for name, content := range own {
+		if err := os.WriteFile(filepath.Join(etc, name), []byte(content), 0o644); err != nil {
 			return err
 		}
+	}
+	entries, err := os.ReadDir("/etc")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := mount.BindReadOnly("/etc", filepath.Join(r, hostEtc)); err != nil {
+		return err
 	}
 	for _, e := range entries {
-		if _, own := ownEtc[e.Name()]; own {
+		if _, is := own[e.Name()]; is {
 			continue
 		}
-		if err := os.Symlink(filepath.Join(hostEtc, e.Name()), filepath.Join(r, "etc", e.Name())); err != nil {
-			return err
-		}
-	}
-	for name, content := range ownEtc {
-		switch name {
-		case "hostname":
-			content = s.Name + "\n"
-		case "hosts":
-			content = s.Hosts
-		case "passwd":
-			content = fmt.Sprintf("root:x:0:0:root:/root:/bin/sh\n%s:x:%d:%d:node:/data:/bin/sh\n", s.Name, s.UID, s.UID)
-		case "group":
-			content = fmt.Sprintf("root:x:0:\n%s:x:%d:\n", s.Name, s.UID)
-		case "mtab":
-			if err := os.Symlink("../proc/self/mounts", filepath.Join(r, "etc", name)); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := os.WriteFile(filepath.Join(r, "etc", name), []byte(content), 0o644); err != nil {
+		if err := os.Symlink(filepath.Join(hostEtc, e.Name()), filepath.Join(etc, e.Name())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// makeDev makes the few devices that programs expect. /dev/fuse is for init alone.
-func makeDev(r string) error {
-	for _, d := range []struct {
-		name         string
-		major, minor uint32
-		mode         uint32
-	}{
-		{"null", 1, 3, 0o666},
-		{"zero", 1, 5, 0o666},
-		{"full", 1, 7, 0o666},
-		{"random", 1, 8, 0o666},
-		{"urandom", 1, 9, 0o666},
-		{"tty", 5, 0, 0o666},
-		{"fuse", 10, 229, 0o600},
-	} {
-		p := filepath.Join(r, "dev", d.name)
-		err := unix.Mknod(p, unix.S_IFCHR|d.mode, int(unix.Mkdev(d.major, d.minor)))
-		if err == nil {
-			err = os.Chmod(p, os.FileMode(d.mode)) // past the umask
-		} else if errors.Is(err, unix.EPERM) { // a container without the right to make devices may still have them
-			err = bindDevice("/dev/"+d.name, p)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", d.name, err)
-		}
-	}
+// links makes those names in /dev that are links into /proc.
+func links(dev string) error {
 	for _, l := range [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}} {
-		if err := os.Symlink(l[0], filepath.Join(r, "dev", l[1])); err != nil {
+		if err := os.Symlink(l[0], filepath.Join(dev, l[1])); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func bindDevice(from, to string) error {
-	if _, err := os.Stat(from); err != nil {
-		return nil // whoever needs it will say so
-	}
-	if err := os.WriteFile(to, nil, 0o600); err != nil {
-		return err
-	}
-	return unix.Mount(from, to, "", unix.MS_BIND, "")
 }
 
 // hosts is /etc/hosts of every box and of the client: all nodes by name.
