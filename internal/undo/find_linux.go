@@ -166,15 +166,15 @@ func helperProcess(pid int) (Record, bool) {
 	return Record{}, false
 }
 
-// A mount is a line of /proc/self/mountinfo.
-type mount struct{ point, fstype, source string }
+// A mountLine is a line of /proc/self/mountinfo.
+type mountLine struct{ point, fstype, source string }
 
-func mounts() []mount {
+func mounts() []mountLine {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil
 	}
-	var ms []mount
+	var ms []mountLine
 	for line := range strings.Lines(string(b)) {
 		if m, ok := parseMount(line); ok {
 			ms = append(ms, m)
@@ -185,13 +185,13 @@ func mounts() []mount {
 
 // parseMount reads one line as proc_pid_mountinfo(5) describes it: a varying
 // number of optional fields ends with a lone hyphen.
-func parseMount(line string) (mount, bool) {
+func parseMount(line string) (mountLine, bool) {
 	f := strings.Fields(line)
 	i := slices.Index(f, "-")
 	if i < 6 || len(f) < i+3 {
-		return mount{}, false
+		return mountLine{}, false
 	}
-	return mount{point: unescape(f[4]), fstype: f[i+1], source: unescape(f[i+2])}, true
+	return mountLine{point: unescape(f[4]), fstype: f[i+1], source: unescape(f[i+2])}, true
 }
 
 // unescape undoes the octal escapes of space, tab, newline and backslash.

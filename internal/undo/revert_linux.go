@@ -112,12 +112,12 @@ func revertProcess(name string, want uint64) error {
 }
 
 // ours says whether a mount is one of brownout's.
-func (m mount) ours() bool {
+func (m mountLine) ours() bool {
 	return strings.HasPrefix(m.source, Prefix) || m.fstype == "fuse.slowfs" || m.fstype == "fuse.brownout"
 }
 
 func revertMount(point string) error {
-	i := slices.IndexFunc(mounts(), func(m mount) bool { return m.point == point })
+	i := slices.IndexFunc(mounts(), func(m mountLine) bool { return m.point == point })
 	if i < 0 {
 		return os.ErrNotExist
 	}
