@@ -46,6 +46,8 @@ type Engine struct {
 	limit int64
 	tmp   []byte
 	pool  pool
+
+	minHold time.Duration // see MinHold
 }
 
 type pair struct {
@@ -82,6 +84,16 @@ func (e *Engine) pair(src, dst int) *pair {
 func (e *Engine) Set(src, dst int, imp Impairment, now time.Duration) {
 	p := e.pair(src, dst)
 	p.imp = imp
+	e.minHold = 0
+	for _, q := range e.pairs {
+		if q != nil && q.imp != (Impairment{}) {
+			if hold := q.imp.minHold(); e.minHold == 0 || hold < e.minHold {
+				if e.minHold = hold; hold == 0 {
+					break
+				}
+			}
+		}
+	}
 	if imp.RateBitsPerSec == 0 {
 		p.nextFree = 0
 	}
@@ -118,6 +130,10 @@ func (e *Engine) Impairment(src, dst int) Impairment { return e.pair(src, dst).i
 
 // Counters returns the counters of a pair.
 func (e *Engine) Counters(src, dst int) Counters { return e.pair(src, dst).Counters }
+
+// MinHold returns the shortest time for which any frame of an impaired pair is
+// held from now on; 0 if there is no such pair.
+func (e *Engine) MinHold() time.Duration { return e.minHold }
 
 // Held returns how many frames are on their way.
 func (e *Engine) Held() int { return len(e.held) }

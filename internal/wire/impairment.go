@@ -74,6 +74,18 @@ func (i Impairment) perPacket() bool {
 	return i.Loss > 0 || i.GE != GE{} || i.Duplicate > 0 || i.Reorder > 0 || i.Corrupt > 0 || i.Jitter > 0
 }
 
+// minHold returns the shortest time for which a frame that survives is held.
+func (i Impairment) minHold() time.Duration {
+	switch {
+	case i.Reorder > 0, i.Jitter > 0 && i.Dist == Normal:
+		return 0
+	case i.Jitter > 0:
+		return max(0, i.Delay-2*i.Jitter) // no further down than √3 of it
+	default:
+		return i.Delay
+	}
+}
+
 // queue returns the room of the rate's queue in bytes.
 func (i Impairment) queue() int64 {
 	if i.QueueBytes > 0 {

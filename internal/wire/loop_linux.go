@@ -40,6 +40,15 @@ const (
 	maxEarly  = 150 * time.Microsecond
 	spinShare = 10
 	spinSaved = 10 * time.Millisecond // of unused budget
+
+	// The Go scheduler asks for its turn every 10 ms, and would take it when we
+	// wake up to send, so it gets it before, when there is time.
+	turn     = 5 * time.Millisecond
+	turnTime = 200 * time.Microsecond
+
+	// While frames are held and every impairment holds them for longer than
+	// twice this, incoming frames wake nobody up but wait for up to this long.
+	batch = time.Millisecond
 )
 
 // Main is the wire's process. It returns the exit code.
@@ -90,7 +99,8 @@ func serve(args []string) error {
 type loop struct {
 	engine      *Engine
 	clock       clock.Clock
-	epoll       int
+	epoll       int // timer, bell and TAP
+	quiet       int // timer and bell only, see batch
 	timer, bell int // timerfd, eventfd
 
 	asked    chan request
@@ -103,6 +113,7 @@ type loop struct {
 	budget        time.Duration // for spinning
 	settled       time.Duration // when budget was last filled
 	slept         time.Duration // when the thread last really slept
+	yielded       time.Duration // when the scheduler last had its turn
 	start         time.Duration
 	late, transit *hdrhistogram.Histogram
 	stats         Stats // only the counts
@@ -118,8 +129,10 @@ func newLoop(seed uint64) (*loop, error) {
 	}
 	l.start = l.clock.Now()
 	var err error
-	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("epoll_create1: %w", err)
+	for _, ep := range []*int{&l.epoll, &l.quiet} {
+		if *ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+			return nil, fmt.Errorf("epoll_create1: %w", err)
+		}
 	}
 	if l.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("timerfd_create: %w", err)
@@ -130,8 +143,10 @@ func newLoop(seed uint64) (*loop, error) {
 	if err := unix.SetNonblock(tapFD, true); err != nil {
 		return nil, fmt.Errorf("set TAP non-blocking: %w", err)
 	}
-	for _, fd := range []int{tapFD, l.timer, l.bell} {
-		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}); err != nil {
+	for _, w := range []struct{ epoll, fd int }{
+		{l.epoll, tapFD}, {l.epoll, l.timer}, {l.epoll, l.bell}, {l.quiet, l.timer}, {l.quiet, l.bell},
+	} {
+		if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, w.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(w.fd)}); err != nil {
 			return nil, fmt.Errorf("epoll_ctl: %w", err)
 		}
 	}
@@ -282,9 +297,19 @@ func (l *loop) wait(events []unix.EpollEvent, now time.Duration) (int, error) {
 	if n := l.poll(events); n > 0 {
 		return n, nil
 	}
-	wake := time.Duration(0)
+	if some && now-l.yielded > turn && due-now > early+turnTime {
+		runtime.Gosched()
+		l.yielded = l.clock.Now()
+		return 0, nil
+	}
+	epoll, wake := l.epoll, time.Duration(0)
 	if some {
 		wake = due - early
+		if l.engine.MinHold() > 2*batch {
+			// Frames that come in now carry their time with them and are not
+			// due for long: they are fetched with the next wake-up.
+			epoll, wake = l.quiet, min(wake, now+batch)
+		}
 	}
 	if wake != l.armed {
 		its := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(wake))}
@@ -293,7 +318,7 @@ func (l *loop) wait(events []unix.EpollEvent, now time.Duration) (int, error) {
 		}
 		l.armed = wake
 	}
-	n, err := unix.EpollWait(l.epoll, events, -1)
+	n, err := l.sleep(epoll, events, some)
 	woke := l.clock.Now()
 	l.slept = woke
 	l.settled, l.budget = woke, min(spinSaved, l.budget+(woke-now)/spinShare)
@@ -307,6 +332,20 @@ func (l *loop) wait(events []unix.EpollEvent, now time.Duration) (int, error) {
 		l.learn(woke - wake)
 	}
 	return n, nil
+}
+
+// sleep waits for events. Unless it may be for long, it does not tell the
+// scheduler, whose monitor would wake up with us every time to see whether we
+// returned: half as much work again as ours.
+func (l *loop) sleep(epoll int, events []unix.EpollEvent, short bool) (int, error) {
+	if !short {
+		return unix.EpollWait(epoll, events, -1)
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ^uintptr(0), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // learn follows the 90th percentile of how late sleeps end: a step up for each

@@ -41,8 +41,8 @@ func Start(ctx context.Context, p Process) (*Client, error) {
 	}
 
 	cmd := exec.Command(p.Exe, append(p.Args, "-seed", strconv.FormatUint(p.Seed, 10))...)
-	cmd.Env = append([]string{"GOTRACEBACK=single"}, p.Env...)
-	cmd.ExtraFiles = []*os.File{theirs, p.Tap} // 3 and 4
+	cmd.Env = append([]string{"GODEBUG=asyncpreemptoff=1"}, p.Env...) // signals would cut sleeps short
+	cmd.ExtraFiles = []*os.File{theirs, p.Tap}                        // 3 and 4
 	var talk tail
 	cmd.Stderr = &talk
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

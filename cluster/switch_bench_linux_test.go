@@ -1,0 +1,428 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"brownout/internal/sys/netns"
+	"brownout/internal/wire"
+)
+
+func quantile(sorted []time.Duration, q float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return float64(sorted[min(int(q*float64(len(sorted))), len(sorted)-1)].Nanoseconds()) / 1e3
+}
+
+// BenchmarkSwitchBoot makes a switch with five ports: what the network adds to
+// the start of a cluster. The namespaces come with the nodes and are not counted.
+func BenchmarkSwitchBoot(b *testing.B) {
+	newRig(b, 0)
+	const nodes = 5
+	var boots, closes []time.Duration
+	for b.Loop() {
+		var ns [nodes]*os.File
+		for i := range ns {
+			var err error
+			if ns[i], err = netns.New(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		t0 := time.Now()
+		s, err := NewSwitch(b.Context(), SwitchConfig{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := range ns {
+			if _, err := s.Plug(b.Context(), i, NodeName(i), ns[i]); err != nil {
+				b.Fatal(err)
+			}
+		}
+		t1 := time.Now()
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		boots, closes = append(boots, t1.Sub(t0)), append(closes, time.Since(t1))
+		for i := range ns {
+			ns[i].Close()
+		}
+		time.Sleep(100 * time.Millisecond) // the system takes namespaces down meanwhile, under the lock that boot needs
+	}
+	slices.Sort(boots)
+	slices.Sort(closes)
+	b.ReportMetric(quantile(boots, 0.5)/1e3, "boot-p50-ms")
+	b.ReportMetric(quantile(boots, 0.5)/1e3/nodes, "boot-p50-ms/node")
+	b.ReportMetric(quantile(closes, 0.5)/1e3, "close-p50-ms")
+}
+
+// BenchmarkPrepare starts a wire and ends it with its switch.
+func BenchmarkPrepare(b *testing.B) {
+	newRig(b, 0)
+	var ready, closes []time.Duration
+	for b.Loop() {
+		s, err := NewSwitch(b.Context(), SwitchConfig{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		t0 := time.Now()
+		if err := s.Prepare(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		t1 := time.Now()
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		ready, closes = append(ready, t1.Sub(t0)), append(closes, time.Since(t1))
+	}
+	slices.Sort(ready)
+	slices.Sort(closes)
+	b.ReportMetric(quantile(ready, 0.5)/1e3, "ready-p50-ms")
+	b.ReportMetric(quantile(closes, 0.5)/1e3, "close-p50-ms")
+}
+
+// BenchmarkImpair changes a delay, cuts a link and heals it.
+func BenchmarkImpair(b *testing.B) {
+	r := newRig(b, 2)
+	r.impair(b, 0, 1, wire.Impairment{Delay: time.Millisecond})
+	for _, bb := range []struct {
+		name string
+		imps []wire.Impairment
+	}{
+		{"delay", []wire.Impairment{{Delay: 1e6}, {Delay: 2e6}}},
+		{"delay-and-heal", []wire.Impairment{{Delay: 1e6}, {}}},
+		{"partition-and-heal", []wire.Impairment{{Partition: true}, {}}},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			var all []time.Duration
+			for i := 0; b.Loop(); i++ {
+				t0 := time.Now()
+				r.impair(b, 0, 1, bb.imps[i%2])
+				all = append(all, time.Since(t0))
+			}
+			slices.Sort(all)
+			b.ReportMetric(quantile(all, 0.5), "p50-µs")
+			b.ReportMetric(quantile(all, 0.99), "p99-µs")
+		})
+	}
+}
+
+// pingPong answers on one locked thread what another asks, by blocking system
+// calls: the Go poller would cost more than the links that are compared.
+type pingPong struct{ ask, answer int }
+
+func (r *rig) pingPong(tb testing.TB, i, j int) *pingPong {
+	tb.Helper()
+	open := func(i, port int) (fd int) {
+		err := netns.Do(r.ns[i], func() (err error) {
+			if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+				return err
+			}
+			limit := unix.NsecToTimeval(int64(time.Second))
+			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
+			return unix.Bind(fd, &unix.SockaddrInet4{Port: port})
+		})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return fd
+	}
+	p := &pingPong{ask: open(i, 0), answer: open(j, echoPort)}
+	if err := unix.Connect(p.ask, &unix.SockaddrInet4{Port: echoPort, Addr: IP4(j).As4()}); err != nil {
+		tb.Fatal(err)
+	}
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		runtime.LockOSThread()
+		buf := make([]byte, 64)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			n, from, err := unix.Recvfrom(p.answer, buf, 0)
+			if err == nil {
+				unix.Sendto(p.answer, buf[:n], 0, from)
+			}
+		}
+	}()
+	tb.Cleanup(func() {
+		close(done)
+		<-stopped
+		unix.Close(p.ask)
+		unix.Close(p.answer)
+	})
+	return p
+}
+
+func (p *pingPong) rtts(n int) []time.Duration {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	all := make([]time.Duration, 0, n)
+	buf := make([]byte, 64)
+	for range n {
+		t0 := time.Now()
+		unix.Write(p.ask, buf)
+		if _, err := unix.Read(p.ask, buf); err == nil {
+			all = append(all, time.Since(t0))
+		}
+	}
+	return all
+}
+
+// BenchmarkHealthyPair compares the round trip of a healthy pair with that of a
+// bridge without any program, taking turns, while another pair is impaired.
+func BenchmarkHealthyPair(b *testing.B) {
+	r := newRig(b, 3)
+	r.impair(b, 0, 2, wire.Impairment{Delay: 10 * time.Millisecond})
+	bare := newRig(b, 0)
+	bare.steer.Close()
+	bare.steer = nil
+	bare.add(b, 0)
+	bare.add(b, 1)
+	with, without := r.pingPong(b, 0, 1), bare.pingPong(b, 0, 1)
+	with.rtts(200)
+	without.rtts(200)
+	var a, z []time.Duration
+	for b.Loop() {
+		a, z = append(a, with.rtts(100)...), append(z, without.rtts(100)...)
+	}
+	slices.Sort(a)
+	slices.Sort(z)
+	b.ReportMetric(quantile(a, 0.1), "p10-µs")
+	b.ReportMetric(quantile(z, 0.1), "bridge-p10-µs")
+	b.ReportMetric(quantile(a, 0.5), "p50-µs")
+	b.ReportMetric(quantile(z, 0.5), "bridge-p50-µs")
+}
+
+// paced sends n datagrams of size bytes, gap apart, each with its number and
+// the time, and returns the one-way times of those that came in, by the
+// kernel's stamp, in the order of arrival.
+func (r *rig) paced(tb testing.TB, from, to, n, size int, gap time.Duration) []time.Duration {
+	tb.Helper()
+	in := r.udp(tb, to, IP4(to), echoPort)
+	defer in.Close()
+	out := r.udp(tb, from, IP4(from), 0)
+	defer out.Close()
+	raw, err := out.SyscallConn()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+		dst := &unix.SockaddrInet4{Port: echoPort, Addr: IP4(to).As4()}
+		buf := make([]byte, size)
+		raw.Control(func(fd uintptr) {
+			var ts unix.Timespec
+			unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+			next := ts.Nano()
+			for range n {
+				if gap > 0 {
+					next += int64(gap)
+					ts = unix.NsecToTimespec(next)
+					for unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &ts, nil) == unix.EINTR {
+					}
+				}
+				binary.LittleEndian.PutUint64(buf, uint64(time.Now().UnixNano()))
+				unix.Sendto(int(fd), buf, 0, dst)
+			}
+		})
+	}()
+	var all []time.Duration
+	buf := make([]byte, size)
+	for len(all) < n {
+		in.SetReadDeadline(time.Now().Add(2 * time.Second))
+		at, err := readStamped(in, buf)
+		if err != nil {
+			break
+		}
+		all = append(all, time.Duration(at.UnixNano()-int64(binary.LittleEndian.Uint64(buf))))
+	}
+	<-sent
+	return all
+}
+
+// BenchmarkDelayError measures how much later than asked frames arrive, one way,
+// from the send call to the receiving kernel's stamp.
+func BenchmarkDelayError(b *testing.B) {
+	r := newRig(b, 2)
+	for _, delay := range []time.Duration{0, 1e6, 5e6, 10e6, 50e6, 100e6} {
+		b.Run(fmt.Sprint(delay), func(b *testing.B) {
+			r.impair(b, 0, 1, wire.Impairment{Delay: delay})
+			r.WireStats(b.Context(), true)
+			var all []time.Duration
+			for b.Loop() {
+				all = append(all, r.paced(b, 0, 1, 1000, 64, 600*time.Microsecond)...)
+			}
+			for i := range all {
+				all[i] -= delay
+			}
+			slices.Sort(all)
+			b.ReportMetric(float64(len(all)), "n")
+			b.ReportMetric(quantile(all, 0), "min-µs")
+			b.ReportMetric(quantile(all, 0.5), "p50-µs")
+			b.ReportMetric(quantile(all, 0.99), "p99-µs")
+			b.ReportMetric(quantile(all, 1), "max-µs")
+			if st, ok, err := r.WireStats(b.Context(), false); ok && err == nil {
+				b.ReportMetric(float64(st.Lateness.P50)/1e3, "self-p50-µs")
+				b.ReportMetric(float64(st.Lateness.P99)/1e3, "self-p99-µs")
+				b.ReportMetric(float64(st.Lateness.Max)/1e3, "self-max-µs")
+			}
+		})
+	}
+}
+
+// BenchmarkWireCPU sends 2000 frames a second through a delay of 10 ms, then none.
+func BenchmarkWireCPU(b *testing.B) {
+	r := newRig(b, 2)
+	r.impair(b, 0, 1, wire.Impairment{Delay: 10 * time.Millisecond})
+	stats := func() wire.Stats {
+		st, _, err := r.WireStats(b.Context(), false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return st
+	}
+	var cpu, spun, idle, took, rested time.Duration
+	for b.Loop() {
+		s0, t0 := stats(), time.Now()
+		r.paced(b, 0, 1, 4000, 64, 500*time.Microsecond)
+		s1, t1 := stats(), time.Now()
+		time.Sleep(500 * time.Millisecond)
+		s2 := stats()
+		cpu, spun, took = cpu+s1.CPU-s0.CPU, spun+s1.Spun-s0.Spun, took+t1.Sub(t0)
+		idle, rested = idle+s2.CPU-s1.CPU, rested+time.Since(t1)
+	}
+	b.ReportMetric(100*float64(cpu)/float64(took), "cpu-%")
+	b.ReportMetric(100*float64(spun)/float64(took), "spun-%")
+	b.ReportMetric(100*float64(idle)/float64(rested), "idle-cpu-%")
+}
+
+// BenchmarkWireFrames floods small frames through a delay.
+func BenchmarkWireFrames(b *testing.B) {
+	r := newRig(b, 2)
+	r.impair(b, 0, 1, wire.Impairment{Delay: time.Millisecond})
+	in := r.udp(b, 1, IP4(1), echoPort)
+	go func() {
+		buf := make([]byte, 2048)
+		for {
+			if _, _, err := in.ReadFromUDPAddrPort(buf); err != nil {
+				return
+			}
+		}
+	}()
+	out := r.udp(b, 0, IP4(0), 0)
+	buf := make([]byte, 64)
+	s0, _, _ := r.WireStats(b.Context(), true)
+	t0 := time.Now()
+	for b.Loop() {
+		for range 20_000 {
+			out.WriteToUDPAddrPort(buf, netip.AddrPortFrom(IP4(1), echoPort))
+		}
+	}
+	sending := time.Since(t0)
+	s1, _, err := r.WireStats(b.Context(), false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(s1.Writes-s0.Writes)/sending.Seconds(), "frames/s")
+	b.ReportMetric(float64(s1.Overruns-s0.Overruns), "overruns")
+	b.ReportMetric(100*float64(s1.CPU-s0.CPU)/float64(sending), "cpu-%")
+	b.ReportMetric(float64(s1.Yields-s0.Yields), "yields")
+}
+
+// BenchmarkTCP measures the goodput of one flow.
+func BenchmarkTCP(b *testing.B) {
+	for _, bb := range []struct {
+		name string
+		imp  wire.Impairment
+	}{
+		{"healthy", wire.Impairment{}},
+		{"delay-100µs", wire.Impairment{Delay: 100 * time.Microsecond}},
+		{"split-duplicate", wire.Impairment{Delay: 100 * time.Microsecond, Duplicate: 1e-9}},
+		{"rate-10Mbit", wire.Impairment{RateBitsPerSec: 10e6}},
+		{"rate-100Mbit", wire.Impairment{RateBitsPerSec: 100e6}},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			r := newRig(b, 2)
+			r.impair(b, 0, 1, bb.imp)
+			var sum float64
+			n := 0
+			for b.Loop() {
+				sum += r.bulk(b, 0, 1, IP4, 1500*time.Millisecond)
+				n++
+			}
+			b.ReportMetric(sum/float64(n)/1e6, "Mbit/s")
+			if bb.imp.RateBitsPerSec > 0 {
+				b.ReportMetric(100*sum/float64(n)/float64(bb.imp.RateBitsPerSec), "goodput-%")
+			}
+		})
+	}
+}
+
+// BenchmarkUDPRate offers 130 % of a rate and measures what comes out.
+func BenchmarkUDPRate(b *testing.B) {
+	for _, rate := range []int64{1e6, 10e6, 100e6} {
+		b.Run(fmt.Sprintf("%dMbit", rate/1e6), func(b *testing.B) {
+			r := newRig(b, 2)
+			r.impair(b, 0, 1, wire.Impairment{RateBitsPerSec: rate})
+			in := r.udp(b, 1, IP4(1), echoPort)
+			const payload = 1400
+			frame := float64(payload+42) * 8
+			for b.Loop() {
+				stop := make(chan struct{})
+				go func() {
+					defer close(stop)
+					r.flood(b, 0, 1, payload, time.Duration(frame*1e9/1.3/float64(rate)), 2*time.Second)
+				}()
+				first, last, n := stamps(in, payload)
+				<-stop
+				got := float64(n-1) * frame / last.Sub(first).Seconds()
+				b.ReportMetric(100*(got/float64(rate)-1), "error-%")
+				b.ReportMetric(float64(n), "n")
+			}
+		})
+	}
+}
+
+func stamps(in *net.UDPConn, payload int) (first, last time.Time, n int) {
+	buf := make([]byte, payload)
+	for {
+		in.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		at, err := readStamped(in, buf)
+		if err != nil {
+			return first, last, n
+		}
+		if n++; n == 1 {
+			first = at
+		}
+		last = at
+	}
+}
+
+func (r *rig) flood(tb testing.TB, from, to, size int, gap, length time.Duration) {
+	out := r.udp(tb, from, IP4(from), 0)
+	buf := make([]byte, size)
+	start := time.Now()
+	for next := start; next.Sub(start) < length; next = next.Add(gap) {
+		if d := time.Until(next); d > 100*time.Microsecond {
+			time.Sleep(d)
+		}
+		out.WriteToUDPAddrPort(buf, netip.AddrPortFrom(IP4(to), echoPort))
+	}
+}
