@@ -13,9 +13,10 @@ import (
 )
 
 // A front serves the Redis protocol. Every connection has a reader, which
-// parses, starts commands and goes on reading, and a writer, which answers in
-// order. Both are needed: a connection shared by many clients would else carry
-// one batch at a time.
+// parses commands, answers reads, starts writes and goes on reading, and a
+// writer, which answers those when they are done. A connection shared by many
+// clients would else carry one batch of writes at a time. Reads are quicker:
+// what comes in while one batch of them is under way makes the next.
 type front struct {
 	c      Config
 	table  table
@@ -75,6 +76,7 @@ func (f *front) accept(wg *sync.WaitGroup, conn net.Conn) {
 		id: f.accepted.Add(1), conn: conn, w: redcon.NewWriter(conn),
 		finished: make(chan struct{}, 1), room: make(chan struct{}, 1), over: make(chan struct{}),
 	}
+	cl.own.call = newCall(make(chan struct{}, 1))
 	f.mu.Lock()
 	f.conns[cl] = struct{}{}
 	f.mu.Unlock()
@@ -82,22 +84,25 @@ func (f *front) accept(wg *sync.WaitGroup, conn net.Conn) {
 	wg.Go(func() { f.write(cl) })
 }
 
-// maxPending bounds the runs of one connection that wait for their answers.
+// maxPending bounds the runs of writes of one connection that wait for their answers.
 const maxPending = 64
 
 // A client is one connection's state.
 type client struct {
-	id    int64
-	conn  net.Conn
-	stale bool // READONLY: reads are local; the reader's own
-	quit  bool // the reader's own
+	id   int64
+	conn net.Conn
+
+	// The reader's own.
+	stale bool // READONLY: reads are local
+	quit  bool
+	own   run // what needs no writer
 
 	wmu  sync.Mutex // guards w and name
 	w    *redcon.Writer
 	name string
 
 	mu      sync.Mutex // guards what follows
-	pending []*run     // in the order of arrival; all of one class
+	pending []*run     // writes, in the order of arrival
 	free    []*run
 
 	finished chan struct{} // something in pending may have become answerable
@@ -110,7 +115,6 @@ type run struct {
 	class class
 	plan  []step
 	call  *call
-	local bool // reads ask nobody
 }
 
 type class uint8
@@ -119,7 +123,6 @@ const (
 	classLocal class = iota // needs no other node
 	classRead
 	classWrite // writes; reads between them are answered out of the log
-	classes
 )
 
 // read reads commands until the connection ends, then waits for their answers.
@@ -153,47 +156,43 @@ func (f *front) read(cl *client) {
 	f.clients.Add(-1)
 }
 
-// begin starts the commands at the head of plan that can be done together, and
-// returns how many.
+// begin does the reads or starts the writes at the head of plan that belong
+// together, and returns how many commands that were.
 //
-// Commands of one connection take effect in their order. Writes keep it by
-// their place in the log, reads by being answered in order; a change from one
-// to the other waits for what is under way.
+// Commands of one connection take effect in their order: writes keep it by
+// their place in the log, and anything else waits for the writes before it.
 func (f *front) begin(cl *client, plan []step) (n int) {
+	local := cl.stale || f.c.Reads == "local"
+	n, class := cut(plan, local)
+	if class == classWrite {
+		cl.drain(maxPending - 1)
+		f.start(cl, plan[:n])
+		return n
+	}
+	cl.drain(0)
+	r := &cl.own
+	r.fill(class, plan[:n])
+	if class == classRead && !local {
+		f.pending.Add(1)
+		defer f.pending.Add(-1)
+		if now, refused := f.reads.confirm(r.call); refused != "" {
+			r.call.res[0] = failure(refused)
+		} else if !now {
+			<-r.call.notify
+		}
+	}
+	cl.wmu.Lock()
+	defer cl.wmu.Unlock()
+	f.answer(cl, r)
+	return n
+}
+
+// start proposes a run of writes. The writer will answer it.
+func (f *front) start(cl *client, plan []step) {
 	r := cl.next()
-	r.local = cl.stale || f.c.Reads == "local"
-	n, r.class = cut(plan, r.local)
-	r.plan = append(r.plan[:0], plan[:n]...)
-	alone := r.plan[0].bad == "" && r.plan[0].spec.barrier
-	if alone || cl.class() != r.class {
-		cl.drain(0)
-	}
-	cl.drain(maxPending - 1)
-	r.call.fill(r.plan)
-	answered := true
-	switch r.class {
-	case classWrite:
-		if refused := f.writes.submit(r.call); refused != "" {
-			r.call.fail(refused)
-		} else {
-			answered = false
-		}
-	case classRead:
-		if now, refused := r.confirm(f.reads); refused != "" {
-			r.call.fail(refused)
-		} else {
-			answered = now
-		}
-	}
-	if answered {
-		r.call.finished.Store(true)
-		if cl.class() == classes { // nothing is under way: no need to trouble the writer
-			cl.wmu.Lock()
-			f.answer(cl, r)
-			cl.wmu.Unlock()
-			cl.recycle(r)
-			return n
-		}
+	r.fill(classWrite, plan)
+	if refused := f.writes.submit(r.call); refused != "" {
+		r.call.fail(refused)
 	}
 	f.pending.Add(1)
 	cl.mu.Lock()
@@ -202,7 +201,6 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 	if r.call.finished.Load() { // perhaps before it was pending
 		nudge(cl.finished)
 	}
-	return n
 }
 
 // cut returns how many commands at the head of plan make a run, and its class.
@@ -229,21 +227,14 @@ func cut(plan []step, local bool) (n int, c class) {
 	return n, c
 }
 
-// confirm asks for the right to answer the run's reads.
-func (r *run) confirm(reads *confirmer) (now bool, refused string) {
-	if r.local {
-		return true, ""
-	}
-	return reads.confirm(r.call)
-}
-
-// fill gives the call the operations of plan.
-func (c *call) fill(plan []step) {
-	clear(c.ops)
+// fill makes the run one of plan.
+func (r *run) fill(class class, plan []step) {
+	c := r.call
+	r.class, r.plan = class, append(r.plan[:0], plan...)
 	c.ops = c.ops[:0]
 	c.finished.Store(false)
-	for i := range plan {
-		if s := &plan[i]; s.bad == "" && s.op.kind != 0 {
+	for i := range r.plan {
+		if s := &r.plan[i]; s.bad == "" && s.op.kind != 0 {
 			s.at = len(c.ops)
 			c.ops = append(c.ops, s.op)
 		}
@@ -253,10 +244,12 @@ func (c *call) fill(plan []step) {
 	}
 }
 
+// fail answers all of a call that nobody else knows.
 func (c *call) fail(text string) {
 	for i := range c.ops {
 		c.res[i] = failure(text)
 	}
+	c.finished.Store(true)
 }
 
 // write answers finished runs, in order, until the reader is done.
@@ -287,10 +280,12 @@ func (f *front) write(cl *client) {
 // answer writes the replies of a finished run. The caller holds wmu.
 func (f *front) answer(cl *client, r *run) {
 	c := r.call
-	if r.class == classRead && (len(c.res) == 0 || c.res[0].code != resFail) {
-		f.fsm.read(c.ops, c.res)
-	} else if r.class == classRead {
+	switch {
+	case r.class != classRead:
+	case c.res[0].code == resFail:
 		c.fail(c.res[0].s)
+	default:
+		f.fsm.read(c.ops, c.res)
 	}
 	for i := range r.plan {
 		switch s := &r.plan[i]; {
@@ -356,16 +351,8 @@ func (cl *client) head() *run {
 	return cl.pending[0]
 }
 
-// class returns the class of what is under way, or classes if nothing is.
-func (cl *client) class() class {
-	if r := cl.head(); r != nil {
-		return r.class
-	}
-	return classes
-}
-
-// drain waits until at most n runs are under way. The proposer and the confirmer
-// answer everything within Config.Timeout, so it does end.
+// drain waits until at most n runs of writes are under way. The proposer answers
+// everything within Config.Timeout, so it does end.
 func (cl *client) drain(n int) {
 	for {
 		cl.mu.Lock()
