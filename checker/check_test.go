@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -67,9 +68,42 @@ func confirm(t *testing.T, ops []history.Op, res Result) {
 		if c.Label == "" || c.Text == "" || len(c.Ops) == 0 {
 			t.Errorf("conflict without label, text or operations: %+v\n%s", c, dump(ops))
 		}
+		if c.Label == "not linearizable" {
+			core(t, ops, c)
+		}
 		for _, id := range c.Ops {
 			if id < 1 || int(id) > len(ops) || ops[id-1].Key != c.Key {
 				t.Errorf("conflict names operation %d, which is none of %s\n%s", id, c.Key, dump(ops))
+			}
+		}
+	}
+}
+
+// core checks that a shrunk counterexample is illegal by itself, and that no
+// write was taken away whose value is still found.
+func core(t *testing.T, ops []history.Op, c Conflict) {
+	t.Helper()
+	if len(ops) > minPiece {
+		return // it may start from another state than an absent key
+	}
+	var kept []history.Op
+	for _, o := range ops {
+		if !slices.Contains(c.Ops, o.ID) {
+			continue
+		}
+		if o.Return > c.At && o.Outcome == history.OK {
+			o.Outcome, o.Result, o.Swapped = history.Unknown, nil, false
+		}
+		kept = append(kept, o)
+	}
+	if reference(kept) {
+		t.Errorf("the shrunk counterexample %v is linearizable:\n%s", c.Ops, dump(ops))
+	}
+	for _, o := range kept {
+		for _, w := range ops {
+			unique := w.Value != nil && strings.HasSuffix(*w.Value, ".")
+			if o.Result != nil && unique && w.Key == o.Key && w.Call <= c.At && w.Outcome != history.Fail && strings.Contains(*o.Result, *w.Value) && !slices.Contains(c.Ops, w.ID) {
+				t.Errorf("operation %d of the counterexample %v found what %d wrote, which is not in it:\n%s", o.ID, c.Ops, w.ID, dump(ops))
 			}
 		}
 	}
@@ -240,6 +274,44 @@ func TestABudgetThatEndsIsUnknownAndSaysWhy(t *testing.T) {
 	cancel()
 	if _, err := Check(ctx, ops, Options{}); err == nil {
 		t.Error("Check of an ended context gave a verdict")
+	}
+}
+
+// TestTheModelAlone tries the model without the rules that go before it.
+func TestTheModelAlone(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		h    *script
+		want Verdict
+	}{
+		{"a swap says what it found", with().put("a", 0, 1).cas("a", "b", "a", 2, 3).get("b", 4, 5), OK},
+		{"a swap that found something else", with().put("a", 0, 1).add(history.CAS, 2, 3, func(o *history.Op) {
+			o.Expect, o.Value, o.Result, o.Swapped = ptr("a"), ptr("b"), ptr("z"), true
+		}), Illegal},
+		{"no swap on a mismatch", with().put("a", 0, 1).cas("z", "b", "a", 2, 3).get("a", 4, 5), OK},
+		{"no swap on a match", with().put("a", 0, 1).add(history.CAS, 2, 3, func(o *history.Op) {
+			o.Expect, o.Value, o.Result = ptr("a"), ptr("b"), ptr("a")
+		}), Illegal},
+		{"an unknown swap may have happened", with().put("a", 0, 1).cas("a", "b", "a", 2, 3).unknown().get("b", 4, 5), OK},
+		{"or not", with().put("a", 0, 1).cas("a", "b", "a", 2, 3).unknown().get("a", 4, 5), OK},
+		{"but not on a mismatch", with().put("a", 0, 1).cas("z", "b", "z", 2, 3).unknown().get("b", 4, 5), Illegal},
+		{"absent counts as empty for an append", with().app("a", 0, 1).get("a", 2, 3), OK},
+		{"a bare delete", with().put("a", 0, 1).add(history.Delete, 2, 3, none).get("-", 4, 5), OK},
+		{"a tombstone is a value", with().put("a", 0, 1).add(history.Delete, 2, 3, func(o *history.Op) { o.Value = ptr("t") }).get("t", 4, 5), OK},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var p piece
+			for i := range tt.h.ops {
+				o := op{&tt.h.ops[i], tt.h.ops[i].Return}
+				if !o.completed() {
+					o.ret = never
+				}
+				p.ops = append(p.ops, o)
+			}
+			if got, why := search(p, newLimit(t.Context(), Options{}.withDefaults())); got != tt.want {
+				t.Errorf("search = %s %s, want %s", got, why, tt.want)
+			}
+		})
 	}
 }
 

@@ -30,6 +30,7 @@ func TestDurability(t *testing.T) {
 		{"a swap counts", with().put("a", 0, 1).cas("a", "b", "a", 2, 3).get("a", 9, 10).final(), Lost, []int64{2}, "", 2},
 		{"a swap that did not happen does not", with().put("a", 0, 1).cas("z", "b", "a", 2, 3).get("a", 9, 10).final(), OK, nil, "", 1},
 		{"a write after the final read cannot be in it", with().put("a", 0, 1).put("b", 8, 12).get("a", 9, 10).final(), OK, nil, "", 2},
+		{"a write that returned as the final read was called is at the same time", with().put("a", 0, 1).put("b", 8, 9).get("a", 9, 10).final(), OK, nil, "", 2},
 		{"no final read", with().put("a", 0, 1).get("a", 9, 10), Unknown, nil, "no final read of 1 keys with acknowledged writes: [k7]", 1},
 		{"a final read that failed is none", with().put("a", 0, 1).get("a", 9, 10).final().unknown(), Unknown, nil, "no final read of 1 keys", 1},
 		{"a final value that nobody wrote", with().put("a", 0, 1).get("z", 9, 10).final(), Unknown, nil, "does not tell which writes made it: [k7]", 1},

@@ -258,11 +258,23 @@ func (f *finder) adjacent(found *string, done map[string]bool) {
 	}
 }
 
-// future finds reads that returned before their write was called.
+// future finds reads that returned before a write of what they found was called.
 func (f *finder) future() {
-	for _, b := range f.order {
-		if b.writer != nil && b.first != nil && b.first != b.writer && b.first.Return < b.writer.Call {
-			f.conflict("read from the future", fmt.Sprintf("%s found %s before it was written by %s", who(b.first), show(b.first.Result), who(b.writer)), b.writer.Call, b.first, b.writer)
+	for i := range f.ops {
+		o := &f.ops[i]
+		if !o.observes() {
+			continue
+		}
+		p := f.w.parse(o.Result)
+		if p.ways != 1 {
+			continue
+		}
+		for _, v := range p.words {
+			if n, only := f.w.owner(v); only && o.Return < f.ops[n].Call && !f.full() {
+				w := &f.ops[n]
+				f.conflict("read from the future", fmt.Sprintf("%s found %s before it was written by %s", who(o), show(&v), who(w)), w.Call, o, w)
+				break
+			}
 		}
 	}
 }
