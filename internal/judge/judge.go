@@ -124,12 +124,22 @@ func read(fsys fs.FS) (*record, error) {
 		}
 		return nil, fmt.Errorf("%s: %w", run.HistoryFile, err)
 	}
-	for _, op := range rec.all {
-		if op.Phase == "" {
-			rec.ops = append(rec.ops, op)
-		}
-	}
+	rec.ops = workload(rec.all)
 	return &rec, nil
+}
+
+// workload returns the operations without the final reads, which are the last
+// as runs record them: then nothing is copied.
+func workload(all []history.Op) []history.Op {
+	final := func(o history.Op) bool { return o.Phase != "" }
+	n := slices.IndexFunc(all, final)
+	if n < 0 {
+		return all
+	}
+	if !slices.ContainsFunc(all[n:], func(o history.Op) bool { return !final(o) }) {
+		return all[:n:n]
+	}
+	return slices.DeleteFunc(slices.Clone(all), final)
 }
 
 // missing says that a file which is not there makes the directory no whole run.
@@ -155,33 +165,12 @@ func (rec *record) result(c checker.Result, d checker.DurabilityResult) run.Resu
 	res.Load = rec.load(res.Phases)
 	res.Faults = rec.faults(res.Phases)
 	for _, e := range rec.events {
-		switch e.Type {
-		case run.LeaderChanged:
-			res.LeaderChanges++
-		case run.Interrupted:
-			res.Interrupted = true
-		}
+		res.Interrupted = res.Interrupted || e.Type == run.Interrupted
 	}
-	res.LeaderChanges = rec.leaderChanges()
+	res.LeaderChanges = len(rec.leaderChanges())
 	j := judgement{rec: rec, res: &res, checked: c}
 	j.decide()
 	return res
-}
-
-// leaderChanges counts how often another node than before became leader, from
-// the start of the workload on; the first election is none.
-func (rec *record) leaderChanges() int {
-	n, leader := 0, ""
-	for _, e := range sortedEvents(rec.events) {
-		if e.Type != run.LeaderChanged || e.Node == "" {
-			continue
-		}
-		if leader != "" && e.Node != leader && e.T >= 0 {
-			n++
-		}
-		leader = e.Node
-	}
-	return n
 }
 
 // sortedEvents returns events by time; equal times keep the file's order.
