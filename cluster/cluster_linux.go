@@ -190,8 +190,16 @@ func (c *Cluster) makeDirs() (uid int, err error) {
 	c.mech["uid"] = fmt.Sprintf("own, from %d", uidBase)
 	for i, n := range c.nodes {
 		err := n.makeDirs(uid + i)
+		if c.cfg.noUsers {
+			err = syscall.EPERM
+		}
 		if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPERM) {
 			c.mech["uid"] = fmt.Sprintf("root without capabilities (%v)", err)
+			for _, n := range c.nodes {
+				if err := n.makeDirs(0); err != nil {
+					return 0, err
+				}
+			}
 			return 0, nil
 		}
 		if err != nil {

@@ -293,6 +293,96 @@ func leftovers(t *testing.T, id string) []undo.Record {
 	})
 }
 
+func TestNodeKilledForMemoryIsReportedAsSuch(t *testing.T) {
+	needs.Host(t, needs.Root)
+	ctx := deadline(t)
+	cfg, ev := testConfig(t, 1, testTarget{})
+	c := up(t, cfg)
+	n := c.Nodes()[0]
+	dir, version, err := n.Group().Dir("memory")
+	if err != nil {
+		t.Skip(err)
+	}
+	file := map[int]string{1: "memory.limit_in_bytes", 2: "memory.max"}[version]
+	if err := os.WriteFile(filepath.Join(dir, file), []byte("67108864"), 0); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = ask(ctx, n, "eat")
+	await(t, ctx, "exit", func() bool { return len(ev.of(run.NodeExited)) > 0 })
+	e := ev.of(run.NodeExited)[0]
+	if !strings.HasPrefix(e.Text, "killed by SIGKILL (out of memory)") || e.Data["expected"] != false {
+		t.Errorf("event = %+v", e)
+	}
+}
+
+func TestFrozenNodesGoDown(t *testing.T) {
+	needs.Host(t, needs.Root)
+	for _, version := range []int{1, 2} {
+		t.Run(fmt.Sprintf("by cgroup v%d", version), func(t *testing.T) {
+			ctx := deadline(t)
+			cfg, _ := testConfig(t, 2, testTarget{})
+			c := up(t, cfg)
+			f, err := c.Nodes()[1].Group().Freezer(version)
+			if err != nil {
+				t.Skip(err)
+			}
+			if err := f.Freeze(ctx); err != nil {
+				t.Fatal(err)
+			}
+			st := c.Statuses(ctx)
+			if st[0].Err != nil || st[1].Err == nil {
+				t.Errorf("statuses = %+v; want only the frozen one not to answer", st)
+			}
+			down(t, c)
+			if got := leftovers(t, cfg.ID); len(got) > 0 {
+				t.Errorf("left behind: %+v", got)
+			}
+		})
+	}
+}
+
+func TestRootWithoutPowersWhereThereAreNoUsers(t *testing.T) {
+	needs.Host(t, needs.Root)
+	ctx := deadline(t)
+	cfg, _ := testConfig(t, 1, testTarget{})
+	cfg.noUsers = true
+	c := up(t, cfg)
+	in := inspect(t, ctx, c.Nodes()[0], private+"/disk/x", "/etc/shadow")
+	if in.UID != 0 || in.Caps != "0000000000000000" || in.Bounding != "0000000000000000" || in.NoNewPrivs != "1" {
+		t.Errorf("uid %d has capabilities %s, bounding %s, no_new_privs %s", in.UID, in.Caps, in.Bounding, in.NoNewPrivs)
+	}
+	if got := c.Mechanisms()["uid"]; !strings.HasPrefix(got, "root without capabilities") {
+		t.Errorf("mechanism = %q", got)
+	}
+	if got, err := ask(ctx, c.Nodes()[0], "write k v"); err != nil || got != "<nil>" {
+		t.Errorf("write: %s, %v", got, err)
+	}
+}
+
+func TestWatchTellsEveryChangeOfLeader(t *testing.T) {
+	needs.Host(t, needs.Root)
+	ctx := deadline(t)
+	says := new(atomic.Pointer[Status])
+	says.Store(&Status{Leader: "n1", Term: 1})
+	cfg, ev := testConfig(t, 3, testTarget{leader: says})
+	c := up(t, cfg)
+	watch, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- c.Watch(watch) }()
+	for i, st := range []Status{{Leader: "n3", Term: 2}, {Leader: "n3", Term: 4}, {Leader: "", Term: 4}} {
+		says.Store(&st)
+		await(t, ctx, "leader event", func() bool { return len(ev.of(run.LeaderChanged)) == i+2 })
+		e := ev.of(run.LeaderChanged)[i+1]
+		if e.Node != st.Leader || c.Leader() != st.Leader || st.Leader != "" && e.Data["term"] != st.Term {
+			t.Errorf("event %+v, leader %q; want %+v", e, c.Leader(), st)
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Errorf("Watch = %v", err)
+	}
+}
+
 func TestTwoClustersAtOnce(t *testing.T) {
 	needs.Host(t, needs.Root)
 	ctx := deadline(t)

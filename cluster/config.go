@@ -30,6 +30,8 @@ type Config struct {
 	Clock   clock.Clock     // unused: whoever records events knows the run's zero
 	Seed    uint64          // of what is random in the network's impairments
 	Ready   time.Duration   // for all nodes to be ready and agree on a leader; default 30s
+
+	noUsers bool // for tests: as on a host that has no spare users
 }
 
 // Disks of a node.

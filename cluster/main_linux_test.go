@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -41,8 +43,9 @@ func TestMain(m *testing.M) {
 
 // testTarget runs this binary on the nodes. Its first node leads for ever.
 type testTarget struct {
-	args []string // of targetMain
-	env  []string
+	args   []string // of targetMain
+	env    []string
+	leader *atomic.Pointer[Status] // what all nodes say, if it is set
 }
 
 func (t testTarget) Command(n *Node) Command {
@@ -59,7 +62,10 @@ func (t testTarget) Status(ctx context.Context, n *Node) (Status, error) {
 		return Status{}, err
 	}
 	st := Status{Ready: answer == "ready", Role: RoleFollower, Leader: "n1", Term: 1}
-	if n.Index() == 0 {
+	if t.leader != nil {
+		st.Leader, st.Term = t.leader.Load().Leader, t.leader.Load().Term
+	}
+	if n.Name() == st.Leader {
 		st.Role = RoleLeader
 	}
 	return st, nil
@@ -179,6 +185,13 @@ func targetMain(args []string) int {
 			case "exit":
 				code, _ := strconv.Atoi(words[1])
 				os.Exit(code)
+			case "eat":
+				var kept [][]byte
+				for range 512 {
+					b := bytes.Repeat([]byte{1}, 1<<20)
+					kept = append(kept, b)
+				}
+				fmt.Fprintln(c, "ate", len(kept), "MiB")
 			case "panic":
 				panic("as asked")
 			}
