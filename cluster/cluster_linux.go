@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"brownout/internal/faultfs"
 	"brownout/internal/run"
 	"brownout/internal/sys/cgroup"
 	"brownout/internal/undo"
@@ -61,6 +62,11 @@ func Up(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	}
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("start cluster: needs root (namespaces, cgroups, mounts): %w", errors.ErrUnsupported)
+	}
+	if cfg.Disk == DiskSlowFS {
+		if err := faultfs.Probe(); err != nil {
+			return nil, fmt.Errorf("start cluster: %w", err)
+		}
 	}
 	c := &Cluster{
 		cfg: cfg, nodes: newNodes(cfg.Dir, cfg.Nodes), mark: cfg.Journal.Mark(),
@@ -137,7 +143,7 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return nil // whoever failed says why
 		}
-		s := setup{Name: n.name, Dir: n.dir, Disk: c.cfg.Disk, Hosts: names}
+		s := setup{Name: n.name, Dir: n.dir, Disk: c.cfg.Disk, Pass: c.cfg.Passthrough, Hosts: names}
 		if uid != 0 {
 			s.UID = uid + i
 		}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"brownout/internal/faultfs"
 	"brownout/internal/needs"
 	"brownout/internal/run"
 	"brownout/internal/sys/netns"
@@ -312,6 +314,81 @@ func TestNodeKilledForMemoryIsReportedAsSuch(t *testing.T) {
 	e := ev.of(run.NodeExited)[0]
 	if !strings.HasPrefix(e.Text, "killed by SIGKILL (out of memory)") || e.Data["expected"] != false {
 		t.Errorf("event = %+v", e)
+	}
+}
+
+func TestDiskObeysRules(t *testing.T) {
+	needs.Host(t, needs.Root)
+	ctx := deadline(t)
+	cfg, _ := testConfig(t, 2, testTarget{})
+	c := up(t, cfg)
+	n := c.Nodes()[0]
+	write := func(n *Node) time.Duration {
+		began := time.Now()
+		if got, err := ask(ctx, n, "write k v"); err != nil || got != "<nil>" {
+			t.Fatalf("write: %s, %v", got, err)
+		}
+		return time.Since(began)
+	}
+	write(n)
+	const add = 150 * time.Millisecond
+	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op]faultfs.Delay{faultfs.Fsync: {Add: add}}}); err != nil {
+		t.Fatal(err)
+	}
+	if d := write(n); d < add {
+		t.Errorf("a synced write took %v under a delay of %v", d, add)
+	}
+	st, err := n.DiskStats(ctx)
+	if op := st.Ops[faultfs.Fsync]; err != nil || op.Delayed != 1 || op.Delay < add || op.N < 2 {
+		t.Errorf("statistics of fsync = %+v, %v; want one delayed by %v", op, err, add)
+	}
+	if st, err := c.Nodes()[1].DiskStats(ctx); err != nil || st.Ops[faultfs.Fsync].Delayed != 0 {
+		t.Errorf("the other node's disk: %+v, %v", st, err)
+	}
+	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op]faultfs.Delay{"seek": {}}}); err == nil {
+		t.Error("rules that are wrong were taken")
+	}
+	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op]faultfs.Delay{faultfs.Fsync: {Add: time.Minute}}}); err != nil {
+		t.Fatal(err)
+	}
+	stuck, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if got, err := ask(stuck, n, "write k v"); err == nil {
+		t.Errorf("a write under a delay of a minute came back: %s", got)
+	}
+	if err := n.Kill(ctx, syscall.SIGKILL); err != nil { // a process that waits for a slow disk can be killed
+		t.Error(err)
+	}
+	if err := n.SetDisk(ctx, faultfs.Rules{}); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(n.Start(ctx), n.WaitReady(ctx)); err != nil {
+		t.Error(err)
+	}
+	write(n)
+	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op]faultfs.Delay{faultfs.Fsync: {Add: time.Minute}}}); err != nil {
+		t.Fatal(err)
+	}
+	stuck, cancel = context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	_, _ = ask(stuck, n, "write k v")
+	down(t, c) // also with an operation under way
+}
+
+func TestPlainDiskCannotBeHurt(t *testing.T) {
+	needs.Host(t, needs.Root)
+	ctx := deadline(t)
+	cfg, _ := testConfig(t, 1, testTarget{})
+	cfg.Disk = DiskPlain
+	c := up(t, cfg)
+	if in := inspect(t, ctx, c.Nodes()[0]); strings.HasPrefix(in.DataFS, "fuse") {
+		t.Errorf("/data is %s", in.DataFS)
+	}
+	if err := c.Nodes()[0].SetDisk(ctx, faultfs.Rules{}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("SetDisk = %v", err)
+	}
+	if _, err := c.Nodes()[0].DiskStats(ctx); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("DiskStats = %v", err)
 	}
 }
 

@@ -19,17 +19,21 @@ const MaxNodes = 25
 // A Config says what to bring up. The zero value of an optional field means
 // the default written beside it.
 type Config struct {
-	ID      string          // short run id, [a-z0-9]{1,32}; part of the name of everything that is made
-	Dir     string          // absolute run directory; nodes live in Dir/nodes/n1/{data/,stdout.log,stderr.log}
-	Nodes   int             // 1..25
-	Target  Target          // what runs on the nodes
-	Exe     string          // this binary, for helpers and as /bin/brownout on the nodes; default /proc/self/exe
-	Disk    string          // slowfs: /data through our own filesystem, so that disks can be hurt (default); plain: without
-	Journal *undo.Journal   // every change to the host is journaled before it is made
-	Emit    func(run.Event) // told what happens, from several goroutines but never two at once; default: nobody
-	Clock   clock.Clock     // unused: whoever records events knows the run's zero
-	Seed    uint64          // of what is random in the network's impairments
-	Ready   time.Duration   // for all nodes to be ready and agree on a leader; default 30s
+	ID     string // short run id, [a-z0-9]{1,32}; part of the name of everything that is made
+	Dir    string // absolute run directory; nodes live in Dir/nodes/n1/{data/,stdout.log,stderr.log}
+	Nodes  int    // 1..25
+	Target Target // what runs on the nodes
+	Exe    string // this binary, for helpers and as /bin/brownout on the nodes; default /proc/self/exe
+	Disk   string // slowfs: /data through our own filesystem, so that disks can be hurt (default); plain: without
+	// Passthrough lets reads and writes of slowfs go to the backing files
+	// directly, where the kernel can: nearly the speed of a plain disk, but rules
+	// for reads and writes do not reach files that are open.
+	Passthrough bool
+	Journal     *undo.Journal   // every change to the host is journaled before it is made
+	Emit        func(run.Event) // told what happens, from several goroutines but never two at once; default: nobody
+	Clock       clock.Clock     // unused: whoever records events knows the run's zero
+	Seed        uint64          // of what is random in the network's impairments
+	Ready       time.Duration   // for all nodes to be ready and agree on a leader; default 30s
 
 	noUsers bool // for tests: as on a host that has no spare users
 }

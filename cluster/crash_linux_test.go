@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"brownout/internal/faultfs"
 	"brownout/internal/needs"
 	"brownout/internal/run"
 	"brownout/internal/seed"
@@ -25,6 +27,10 @@ import (
 // supervisorMain brings clusters up and down below a directory until it is killed.
 func supervisorMain(args []string) int {
 	dir, disk := args[0], args[1]
+	if disk == "stuck" {
+		fmt.Println(stick(dir))
+		return 1
+	}
 	for i := 0; ; i++ {
 		fmt.Println("begin")
 		if err := supervise(filepath.Join(dir, strconv.Itoa(i)), disk); err != nil {
@@ -59,15 +65,55 @@ func supervise(dir, disk string) error {
 	return j.Unwind()
 }
 
+// stick holds a cluster in the states that are the hardest to clean up: a target
+// inside an operation of a disk that does not answer, and targets that are frozen.
+func stick(dir string) error {
+	j, err := undo.Create(filepath.Join(dir, run.CleanupFile), undo.Revert)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	c, err := Up(ctx, Config{ID: "crash", Dir: dir, Nodes: 3, Target: testTarget{}, Journal: j})
+	if err != nil {
+		return err
+	}
+	if err := c.Switch().Prepare(ctx); err != nil {
+		return err
+	}
+	n := c.Nodes()
+	if err := n[0].SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op]faultfs.Delay{faultfs.Fsync: {Add: time.Minute}}}); err != nil {
+		return err
+	}
+	go func() { _, _ = ask(ctx, n[0], "write k v") }()
+	for {
+		if st, err := n[0].DiskStats(ctx); err != nil || st.Waiting > 0 {
+			break
+		}
+	}
+	for i, version := range []int{1, 2} {
+		f, err := n[i+1].Group().Freezer(version)
+		if err == nil {
+			err = f.Freeze(ctx)
+		}
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	fmt.Println("stuck")
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // A victim is a supervisor to be killed.
 type victim struct {
 	cmd *exec.Cmd
 	out *bufio.Reader
 }
 
-func startVictim(t *testing.T) *victim {
+func startVictim(t *testing.T, how string) *victim {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe", "_supervisor", t.TempDir(), testDisk)
+	cmd := exec.Command("/proc/self/exe", "_supervisor", t.TempDir(), how)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
@@ -133,7 +179,7 @@ func hostView() []string {
 func TestKilledSupervisorLeavesNothing(t *testing.T) {
 	needs.Host(t, needs.Root)
 	before := hostView()
-	v := startVictim(t)
+	v := startVictim(t, DiskSlowFS)
 	v.expect(t, "begin")
 	began := time.Now()
 	v.expect(t, "end")
@@ -148,18 +194,13 @@ func TestKilledSupervisorLeavesNothing(t *testing.T) {
 	rng := seed.Stream(uint64(time.Now().UnixNano()), "kill")
 	var slowest time.Duration
 	for i := range rounds {
-		v := startVictim(t)
+		v := startVictim(t, DiskSlowFS)
 		v.expect(t, "begin")
 		at := time.Duration(rng.Uint64() % uint64(whole+whole/4))
 		<-time.After(at)
 		v.kill()
 		killed := time.Now()
-		var left []string
-		for end := killed.Add(5 * time.Second); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
-			if left = traces(v.cmd.Process.Pid); len(left) == 0 {
-				break
-			}
-		}
+		left := awaitNoTraces(v.cmd.Process.Pid)
 		slowest = max(slowest, time.Since(killed))
 		if len(left) > 0 {
 			t.Fatalf("round %d: killed %v after its begin, left behind:\n%s", i, at, strings.Join(left, "\n"))
@@ -177,6 +218,32 @@ func TestKilledSupervisorLeavesNothing(t *testing.T) {
 	}
 }
 
+// awaitNoTraces waits until nothing is left of a killed supervisor.
+func awaitNoTraces(pid int) (left []string) {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(5 * time.Second); ; <-tick.C {
+		if left = traces(pid); len(left) == 0 || time.Now().After(end) {
+			return left
+		}
+	}
+}
+
+func TestSupervisorKilledDuringFaultsLeavesNothing(t *testing.T) {
+	needs.Host(t, needs.Root)
+	v := startVictim(t, "stuck")
+	v.expect(t, "stuck")
+	if len(traces(v.cmd.Process.Pid)) == 0 {
+		t.Error("there is nothing to leave behind")
+	}
+	v.kill()
+	killed := time.Now()
+	if left := awaitNoTraces(v.cmd.Process.Pid); len(left) > 0 {
+		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+	}
+	t.Logf("all traces gone after %v", time.Since(killed))
+}
+
 func TestKillOfSupervisorAndReaperIsSwept(t *testing.T) {
 	needs.Host(t, needs.Root)
 	rounds := 10
@@ -186,7 +253,7 @@ func TestKillOfSupervisorAndReaperIsSwept(t *testing.T) {
 	rng := seed.Stream(uint64(time.Now().UnixNano()), "kill")
 	swept := 0
 	for range rounds {
-		v := startVictim(t)
+		v := startVictim(t, DiskSlowFS)
 		v.expect(t, "begin")
 		<-time.After(30*time.Millisecond + time.Duration(rng.Uint64()%uint64(60*time.Millisecond)))
 		pid := v.cmd.Process.Pid

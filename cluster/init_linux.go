@@ -122,7 +122,7 @@ func (in *initProcess) obey(o order) (report, error) {
 			return report{}, fmt.Errorf("build box: %w", err)
 		}
 		if in.setup.Disk == DiskSlowFS {
-			if err := in.disk.mount(backing, "/data"); err != nil {
+			if err := in.disk.mount(backing, "/data", in.setup.Pass); err != nil {
 				return report{}, fmt.Errorf("mount disk: %w", err)
 			}
 		}
@@ -142,8 +142,8 @@ func (in *initProcess) obey(o order) (report, error) {
 	case verbRules:
 		return report{}, in.disk.setRules(o.Rules)
 	case verbStats:
-		b, err := in.disk.stats()
-		return report{Stats: b}, err
+		st, err := in.disk.stats()
+		return report{Stats: st}, err
 	}
 	return report{}, fmt.Errorf("unknown order %q", o.Verb)
 }
@@ -299,12 +299,12 @@ func environ(env []string) []string {
 	return env
 }
 
-// writeFile writes one of a command's files. What belongs below /data goes to
-// what backs it: init must not use a file system that it serves itself.
+// writeFile writes one of a command's files. Where init serves /data itself, it
+// must not use it, and must not change what backs it behind the kernel's cache.
 func writeFile(name string, content []byte, uid int, slow bool) error {
 	p := filepath.Join("/", name)
-	if rel, ok := strings.CutPrefix(p, "/data/"); ok && slow {
-		p = filepath.Join(backing, rel)
+	if slow && strings.HasPrefix(p, "/data/") {
+		return fmt.Errorf("write %s: /data is the target's own; a command's files belong elsewhere, for example in /run", name)
 	}
 	dir := filepath.Dir(p)
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {

@@ -278,8 +278,6 @@ func (e *events) of(t run.EventType) []run.Event {
 	return found
 }
 
-const testDisk = DiskPlain
-
 // testConfig is that of a cluster of the test target, in a directory of the test's.
 func testConfig(tb testing.TB, nodes int, target Target) (Config, *events) {
 	tb.Helper()
@@ -303,7 +301,7 @@ func testConfigIn(tb testing.TB, dir string, nodes int, target Target) (Config, 
 	ev := new(events)
 	return Config{
 		ID: fmt.Sprintf("t%d%d", os.Getpid(), ids.Add(1)), Dir: dir, Nodes: nodes, Target: target, Journal: j, Emit: ev.emit,
-		Ready: 15 * time.Second, Disk: testDisk,
+		Ready: 15 * time.Second, Disk: DiskSlowFS,
 	}, ev
 }
 

@@ -1,10 +1,11 @@
 package cluster
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"syscall"
+
+	"brownout/internal/faultfs"
 )
 
 // What the supervisor and a box's init say to each other over a socket pair:
@@ -13,12 +14,12 @@ import (
 
 // An order asks init for one thing.
 type order struct {
-	Seq    int             `json:"seq"`
-	Verb   verb            `json:"verb"`
-	Setup  *setup          `json:"setup,omitempty"`
-	Run    *Command        `json:"run,omitempty"`
-	Signal syscall.Signal  `json:"signal,omitempty"`
-	Rules  json.RawMessage `json:"rules,omitempty"`
+	Seq    int            `json:"seq"`
+	Verb   verb           `json:"verb"`
+	Setup  *setup         `json:"setup,omitempty"`
+	Run    *Command       `json:"run,omitempty"`
+	Signal syscall.Signal `json:"signal,omitempty"`
+	Rules  *faultfs.Rules `json:"rules,omitempty"`
 }
 
 type verb string
@@ -38,6 +39,7 @@ type setup struct {
 	Disk  string `json:"disk"`  // see Config
 	Hosts string `json:"hosts"` // content of /etc/hosts
 	UID   int    `json:"uid"`   // of the target; 0 if it cannot have its own
+	Pass  bool   `json:"pass"`  // see Config.Passthrough
 	Joins int    `json:"joins"` // number of inherited files of v1 hierarchies, from fdJoin on
 	Into  bool   `json:"into"`  // whether fdCgroup is inherited
 }
@@ -54,13 +56,13 @@ const (
 
 // A report answers an order, or tells of something that happened.
 type report struct {
-	Seq   int             `json:"seq,omitempty"`
-	Error string          `json:"error,omitempty"`
-	PID   int             `json:"pid,omitempty"` // of the target, as the box sees it
-	Stats json.RawMessage `json:"stats,omitempty"`
-	Exit  *exit           `json:"exit,omitempty"`  // news: the target ended
-	Disk  string          `json:"disk,omitempty"`  // news: the disk's server ended, and why
-	Notes []string        `json:"notes,omitempty"` // of setup: what could not be had
+	Seq   int            `json:"seq,omitempty"`
+	Error string         `json:"error,omitempty"`
+	PID   int            `json:"pid,omitempty"` // of the target, as the box sees it
+	Stats *faultfs.Stats `json:"stats,omitempty"`
+	Exit  *exit          `json:"exit,omitempty"`  // news: the target ended
+	Disk  string         `json:"disk,omitempty"`  // news: the disk's server ended, and why
+	Notes []string       `json:"notes,omitempty"` // of setup: what could not be had
 }
 
 // An exit says how a target ended.

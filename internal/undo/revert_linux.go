@@ -113,7 +113,7 @@ func revertProcess(name string, want uint64) error {
 
 // ours says whether a mount is one of brownout's.
 func (m mountLine) ours() bool {
-	return strings.HasPrefix(m.source, Prefix) || m.fstype == "fuse.slowfs" || m.fstype == "fuse.brownout"
+	return strings.HasPrefix(m.source, Prefix) || m.fstype == "fuse.slowfs"
 }
 
 func revertMount(point string) error {
