@@ -10,11 +10,9 @@ import (
 // of them asks for and applies what they are together: healing one leaves the
 // others, and nothing is ever read back from the kernel and subtracted.
 type ledger[K comparable, V any] struct {
-	// together composes what is asked for at one place, oldest first; it is
-	// called with none when the place is to be healthy again.
-	together func([]V) V
-	// apply puts it in force.
-	apply func(context.Context, K, V) error
+	// apply puts in force at one place what is asked for there, oldest first:
+	// all of it together. With nothing asked for, the place is to be healthy.
+	apply func(context.Context, K, []V) error
 
 	mu      sync.Mutex
 	entries map[K][]entry[V]
@@ -93,7 +91,7 @@ func (l *ledger[K, V]) put(ctx context.Context, k K) error {
 	for i, e := range l.entries[k] {
 		vs[i] = e.v
 	}
-	return l.apply(ctx, k, l.together(vs))
+	return l.apply(ctx, k, vs)
 }
 
 // A post is one fault's entry in a ledger: an [Injection] for every mechanism

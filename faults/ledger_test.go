@@ -13,17 +13,14 @@ func TestLedgerComposesWhatOverlaps(t *testing.T) {
 	now := map[string]int{}
 	fail := ""
 	l := &ledger[string, int]{
-		together: func(vs []int) (sum int) {
-			for _, v := range vs {
-				sum += v
-			}
-			return sum
-		},
-		apply: func(_ context.Context, k string, v int) error {
+		apply: func(_ context.Context, k string, vs []int) error {
 			if k == fail {
 				return errors.New("refused")
 			}
-			now[k] = v
+			now[k] = 0
+			for _, v := range vs {
+				now[k] += v
+			}
 			return nil
 		},
 	}

@@ -1,0 +1,122 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"brownout/cluster"
+	"brownout/internal/clock"
+	"brownout/internal/plan"
+	"brownout/internal/run"
+	"brownout/internal/wire"
+)
+
+// A Bed is where a [Nemesis] plays.
+type Bed struct {
+	Cluster *cluster.Cluster
+	Clock   clock.Clock     // the run's time line: when faults are due, and the time of events
+	Seed    uint64          // of the draws of selectors
+	Emit    func(run.Event) // told what happens, from one goroutine at a time
+	Network plan.Network    // healthy links; in force from the start
+	Exe     string          // this binary, for helper processes; default /proc/self/exe
+}
+
+// NewNemesis returns a nemesis for a cluster that is up, with the healthy
+// state of its links in force. Faults added by hand end with ctx; [Nemesis.Close]
+// must be called in any case.
+func NewNemesis(ctx context.Context, bed Bed) (*Nemesis, error) {
+	b := newBench(bed)
+	if err := b.applyProfile(ctx); err != nil {
+		return nil, fmt.Errorf("apply the healthy links' profile: %w", err)
+	}
+	return newNemesis(ctx, b, bed.Clock, bed.Seed, bed.Emit), nil
+}
+
+// A bench is what providers and meters have in common: the cluster, and the
+// ledgers of what is asked for where.
+type bench struct {
+	Bed
+	links  ledger[Link, wire.Impairment]
+	quotas ledger[string, quota]
+	disks  ledger[string, diskDelay]
+	frozen map[string]*ledger[string, bool] // by provider; what is asked for is always true
+	downs  ledger[string, bool]
+}
+
+func newBench(bed Bed) *bench {
+	if bed.Exe == "" {
+		bed.Exe = "/proc/self/exe"
+	}
+	b := &bench{Bed: bed, frozen: map[string]*ledger[string, bool]{}}
+	b.links.apply = b.impair
+	b.quotas.apply = b.setQuota
+	b.disks.apply = b.setDisk
+	b.downs.apply = b.setDown
+	for _, how := range pauseNames {
+		b.frozen[how] = &ledger[string, bool]{apply: func(ctx context.Context, node string, asked []bool) error {
+			return b.setFrozen(ctx, how, node, len(asked) > 0)
+		}}
+	}
+	return b
+}
+
+func (b *bench) statuses(ctx context.Context) []cluster.Status { return b.Cluster.Statuses(ctx) }
+
+func (b *bench) candidates(kind string) []candidate {
+	var out []candidate
+	for _, row := range table {
+		if row.kind == kind {
+			for _, s := range row.sources {
+				out = append(out, candidate{s.name, s.new(b)})
+			}
+		}
+	}
+	return out
+}
+
+func (b *bench) meter(kind string, site Site, d Dose) (Meter, error) {
+	for _, row := range table {
+		if row.kind == kind {
+			return row.meter(b, site, d)
+		}
+	}
+	return nil, fmt.Errorf("no meter for %s", kind)
+}
+
+func (b *bench) node(name string) (*cluster.Node, error) {
+	n, ok := b.Cluster.Node(name)
+	if !ok {
+		return nil, fmt.Errorf("no node %q", name)
+	}
+	return n, nil
+}
+
+func (b *bench) nodes(names []string) ([]*cluster.Node, error) {
+	out := make([]*cluster.Node, len(names))
+	for i, name := range names {
+		n, err := b.node(name)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = n
+	}
+	return out, nil
+}
+
+// endpoint returns the port on the switch and the network namespace of a node
+// or of the client.
+func (b *bench) endpoint(name string) (index int, ns *os.File, err error) {
+	index, ok := b.Cluster.Index(name)
+	if !ok {
+		return 0, nil, fmt.Errorf("no place %q on the switch", name)
+	}
+	if name == cluster.ClientName {
+		return index, b.Cluster.ClientNetNS(), nil
+	}
+	n, err := b.node(name)
+	if err != nil {
+		return 0, nil, err
+	}
+	return index, n.NetNS(), nil
+}

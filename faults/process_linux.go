@@ -1,0 +1,319 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"brownout/cluster"
+	"brownout/internal/sys/cgroup"
+	"brownout/internal/sys/proc"
+)
+
+var pauseNames = []string{"freezer2", "sigstop", "freezer1"}
+
+// A pauseFault freezes all processes of a node.
+type pauseFault struct {
+	b   *bench
+	how string
+}
+
+func newPause(how string) func(*bench) Provider {
+	return func(b *bench) Provider { return &pauseFault{b, how} }
+}
+
+func (f *pauseFault) Probe(ctx context.Context) error {
+	if f.how == "sigstop" {
+		return probeStop(ctx)
+	}
+	h, err := cgroup.Discover()
+	if err != nil {
+		return err
+	}
+	return withProbeGroup(h, func(g *cgroup.Group) error {
+		fr, err := g.Freezer(freezerVersion(f.how))
+		if err != nil {
+			return err
+		}
+		if err := fr.Freeze(ctx); err != nil {
+			return err
+		}
+		return fr.Thaw(ctx)
+	})
+}
+
+func freezerVersion(how string) int {
+	if how == "freezer1" {
+		return 1
+	}
+	return 2
+}
+
+// probeStop stops a process of ours. Only a sandbox that filters system calls
+// would refuse.
+func probeStop(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "_spin", "-wait")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in, err := cmd.StdinPipe() // open until Wait: it waits for our word
+	if err != nil {
+		return err
+	}
+	runtime.LockOSThread() // the death signal comes with the end of this thread
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	defer func() { in.Close(); _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	if err := setStopped(ctx, []int{cmd.Process.Pid}, true); err != nil {
+		return &Unsupported{What: "process.pause by SIGSTOP", Why: err.Error(), Cure: "run outside of the sandbox that forbids kill(2)"}
+	}
+	return nil
+}
+
+// Inject freezes at once, thaws after length, and freezes again from start to
+// start if every says so.
+func (f *pauseFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
+	l := f.b.frozen[f.how]
+	hold := &post[string, bool]{l: l, id: l.id(), places: site.Nodes, value: func(Dose) (bool, error) { return true, nil }}
+	return startPulses(ctx, d, hold.Heal, func(ctx context.Context, d Dose, begun func()) error {
+		if err := hold.Set(ctx, d); err != nil {
+			return err
+		}
+		begun()
+		sleep(ctx, d.Duration("length"))
+		return hold.Heal(context.WithoutCancel(ctx))
+	})
+}
+
+// setFrozen stops or thaws a node. It returns when all its processes stand
+// still, or run. A node that is down has nothing to freeze.
+func (b *bench) setFrozen(ctx context.Context, how, node string, frozen bool) error {
+	n, err := b.node(node)
+	if err != nil {
+		return err
+	}
+	if how == "sigstop" {
+		pids, err := n.Pids()
+		if err != nil {
+			return err
+		}
+		return setStopped(ctx, pids, frozen)
+	}
+	fr, err := n.Group().Freezer(freezerVersion(how))
+	if err != nil {
+		return err
+	}
+	if frozen {
+		return fr.Freeze(ctx)
+	}
+	return fr.Thaw(ctx)
+}
+
+// setStopped sends SIGSTOP or SIGCONT to processes and waits until the kernel
+// says that they obeyed. Processes that end meanwhile are no error.
+func setStopped(ctx context.Context, pids []int, stopped bool) error {
+	sig := syscall.SIGCONT
+	if stopped {
+		sig = syscall.SIGSTOP
+	}
+	var errs []error
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+			errs = append(errs, fmt.Errorf("send %v to %d: %w", sig, pid, err))
+		}
+	}
+	for _, pid := range pids {
+		for {
+			st, err := proc.ReadStat(pid)
+			if errors.Is(err, os.ErrNotExist) || err == nil && (st.State == 'T') == stopped {
+				break
+			}
+			if err != nil {
+				errs = append(errs, err)
+				break
+			}
+			if !sleep(ctx, 100*time.Microsecond) {
+				errs = append(errs, fmt.Errorf("wait for %v of %d: %w", sig, pid, ctx.Err()))
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Pulses are pauses that come once or again and again.
+type pulses struct {
+	cancel context.CancelFunc
+	end    func(context.Context) error // of a pause that would not end; nil if there is nothing to do
+	done   chan struct{}               // closed when no pause is on, nor will be
+
+	mu   sync.Mutex
+	dose Dose
+}
+
+// startPulses plays pulse, which calls begun when its pause is on, and returns
+// when it is over. What keeps the first from beginning is returned; one that
+// fails later is one pause less, which the meter sees.
+func startPulses(ctx context.Context, d Dose, end func(context.Context) error, pulse func(ctx context.Context, d Dose, begun func()) error) (Injection, error) {
+	if d.Duration("length") <= 0 {
+		return nil, fmt.Errorf("pause of %v: no length", d.Duration("length"))
+	}
+	p := &pulses{end: end, done: make(chan struct{}), dose: d}
+	// It outlives Inject's context; whoever injected heals.
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	p.cancel = cancel
+	first := make(chan error, 1)
+	tell := func(err error) {
+		select {
+		case first <- err:
+		default: // told
+		}
+	}
+	go func() {
+		defer close(p.done)
+		for {
+			start := time.Now()
+			p.mu.Lock()
+			d := p.dose
+			p.mu.Unlock()
+			tell(pulse(own, d, func() { tell(nil) }))
+			if every := d.Duration("every"); every <= 0 || !sleep(own, time.Until(start.Add(every))) {
+				return
+			}
+		}
+	}()
+	var err error
+	select {
+	case err = <-first:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		heal, cancel := context.WithTimeout(context.WithoutCancel(ctx), healWithin)
+		defer cancel()
+		return nil, errors.Join(err, p.Heal(heal))
+	}
+	if d.Duration("every") <= 0 {
+		return onePulse{p}, nil
+	}
+	return p, nil
+}
+
+// Set changes length and every from the next pause on.
+func (p *pulses) Set(_ context.Context, d Dose) error {
+	if d.Duration("length") <= 0 {
+		return fmt.Errorf("pause of %v: no length", d.Duration("length"))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dose = d
+	return nil
+}
+
+// Heal ends the pause that is on, if it can be ended, and waits for its end.
+func (p *pulses) Heal(ctx context.Context) error {
+	p.cancel()
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of a pause: %w", ctx.Err())
+	}
+	if p.end == nil {
+		return nil
+	}
+	return p.end(ctx)
+}
+
+// A onePulse ends by itself.
+type onePulse struct{ *pulses }
+
+func (p onePulse) Done() <-chan struct{} { return p.done }
+
+// A killFault kills a node's processes and starts its program again.
+type killFault struct{ b *bench }
+
+func newKill(b *bench) Provider { return &killFault{b} }
+
+// Probe finds nothing to ask: whoever can start a node can kill it.
+func (f *killFault) Probe(context.Context) error { return nil }
+
+func (f *killFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
+	dead, err := f.b.downs.inject(ctx, site.Nodes, Dose{}, func(Dose) (bool, error) { return true, nil })
+	if err != nil {
+		return nil, err
+	}
+	k := &killing{b: f.b, nodes: site.Nodes, dead: dead}
+	if after := d.Duration("restart"); after > 0 {
+		k.ctx, k.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		k.up = make(chan struct{})
+		go func() {
+			defer close(k.up)
+			if sleep(k.ctx, after) {
+				k.err = k.dead.Heal(context.WithoutCancel(k.ctx))
+			}
+		}()
+		return restarting{k}, nil
+	}
+	return k, nil
+}
+
+// A killing is a node that is down until it is healed.
+type killing struct {
+	b     *bench
+	nodes []string
+	dead  Injection
+
+	// Of one that is restarted before its end.
+	ctx    context.Context
+	cancel context.CancelFunc
+	up     chan struct{} // closed when it was started again, or never will be by itself
+	err    error         // valid then
+}
+
+// Set is not possible: dead is dead.
+func (k *killing) Set(context.Context, Dose) error { return nil }
+
+// Heal starts the nodes again if they are down, and returns when all are ready.
+func (k *killing) Heal(ctx context.Context) error {
+	if k.up != nil {
+		k.cancel()
+		<-k.up
+	}
+	errs := []error{k.dead.Heal(ctx)}
+	nodes, err := k.b.nodes(k.nodes)
+	errs = append(errs, err)
+	for _, n := range nodes {
+		errs = append(errs, n.WaitReady(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// A restarting node needs no end of its fault.
+type restarting struct{ *killing }
+
+func (k restarting) Done() <-chan struct{} { return k.up }
+
+// setDown kills a node, or starts it again.
+func (b *bench) setDown(ctx context.Context, node string, asked []bool) error {
+	n, err := b.node(node)
+	if err != nil {
+		return err
+	}
+	if len(asked) > 0 {
+		err := n.Kill(ctx, syscall.SIGKILL)
+		if errors.Is(err, cluster.ErrNotRunning) {
+			return nil // as asked
+		}
+		return err
+	}
+	if n.Running() {
+		return nil
+	}
+	return n.Start(ctx)
+}

@@ -1,0 +1,349 @@
+package faults
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"brownout/cluster"
+	"brownout/internal/sys/proc"
+)
+
+// Tolerances of pauses. From outside a pause looks longer by what the node
+// needs to catch up, on a busy host some milliseconds; after a stop-the-world
+// the collection itself goes on beside the program (up to 60 ms were seen with
+// heaps of 130 MB). The runtime's own account has neither.
+const (
+	pauseShare  = 0.05
+	pauseLeast  = 10 * time.Millisecond
+	gcLate      = 60 * time.Millisecond
+	gcOwnShare  = 0.03
+	gcOwnLeast  = 5 * time.Millisecond
+	healedPause = 200 * time.Millisecond // looked at after the heal
+)
+
+// A pauseMeter watches programs stand still: from outside by pings, and from
+// inside by the Go runtime's account of its collector. A frozen process must
+// not show in that account, a stop-the-world must.
+//
+// It disturbs each node with 200 to 1000 PINGs a second.
+type pauseMeter struct {
+	b      *bench
+	nodes  []string
+	gc     bool // the pause is to be the collector's
+	length time.Duration
+	every  time.Duration
+
+	pingers
+	before []gcAccount // of each node; nil where it has none
+	begun  time.Time   // baseline ended
+}
+
+func meterPause(b *bench, site Site, d Dose) (Meter, error) { return newPauseMeter(b, site, d, false) }
+
+func meterGCPause(b *bench, site Site, d Dose) (Meter, error) { return newPauseMeter(b, site, d, true) }
+
+func newPauseMeter(b *bench, site Site, d Dose, gc bool) (Meter, error) {
+	if len(site.Nodes) == 0 {
+		return nil, errors.New("no nodes")
+	}
+	return &pauseMeter{b: b, nodes: site.Nodes, gc: gc, length: d.Duration("length"), every: d.Duration("every")}, nil
+}
+
+func (m *pauseMeter) Baseline(ctx context.Context) (Reading, error) {
+	every := min(max(m.length/50, time.Millisecond), 5*time.Millisecond)
+	if err := m.start(ctx, m.b, m.nodes, every, max(m.length/4, 2*every)); err != nil {
+		m.close()
+		return Reading{}, err
+	}
+	m.before = make([]gcAccount, len(m.pingers.nodes))
+	for i, n := range m.pingers.nodes {
+		acc, err := accountOf(ctx, n)
+		if err != nil && m.gc {
+			m.close()
+			return Reading{}, fmt.Errorf("read %s's account of GC pauses: %w", n.Name(), err)
+		}
+		m.before[i] = acc
+	}
+	m.begun = time.Now()
+	_, usual, _ := m.ps[0].state(m.begun)
+	return Reading{map[string]any{"gap_p50_ns": int64(usual)}}, nil
+}
+
+func accountOf(ctx context.Context, n *cluster.Node) (gcAccount, error) {
+	a := adminOf(n)
+	defer a.close()
+	return a.gcAccount(ctx)
+}
+
+func (m *pauseMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
+	<-ctx.Done()
+	end := time.Now()
+	// A node that stands still right now cannot tell; it has a moment.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	var all, own []time.Duration
+	var bad, good []string
+	for i, n := range m.pingers.nodes {
+		gaps, usual, last := m.ps[i].state(m.begun)
+		look := pauseLook{node: n.Name(), usual: usual}
+		for _, g := range gaps {
+			look.gaps = append(look.gaps, g.to.Sub(g.from))
+		}
+		outside := look.pauses(m.length, m.every)
+		all = append(all, outside...)
+		var inside []time.Duration
+		acc, err := accountOf(ctx, n)
+		if err == nil {
+			inside = acc.since(m.before[i], m.length/2)
+			own = append(own, inside...)
+		}
+		why := m.judge(outside, inside, err, end.Sub(last))
+		if why != "" {
+			bad = append(bad, n.Name()+": "+why)
+		} else {
+			good = append(good, n.Name())
+		}
+	}
+	values := map[string]any{
+		"p50_ns": int64(quantile(all, 0.5)), "max_ns": int64(quantile(all, 1)), "n": len(all), "runtime_n": len(own),
+	}
+	if len(own) > 0 {
+		values["runtime_p50_ns"] = int64(quantile(own, 0.5))
+	}
+	if bad != nil {
+		return Reading{values}, Answer{false, strings.Join(bad, "; ")}, nil
+	}
+	why := fmt.Sprintf("%s asked, %s measured by pings from outside (p50, n=%d)", short(m.length), short(quantile(all, 0.5)), len(all))
+	if m.gc {
+		why += fmt.Sprintf(", %s by the runtime's own account (p50, n=%d)", short(quantile(own, 0.5)), len(own))
+	} else {
+		why += ", none of it in the runtime's account"
+	}
+	return Reading{values}, Answer{true, why}, nil
+}
+
+// judge says why what was seen of one node is not the pause that was asked for, "" if it is.
+func (m *pauseMeter) judge(outside, inside []time.Duration, noAccount error, silent time.Duration) string {
+	if len(outside) == 0 {
+		why := fmt.Sprintf("%s asked, no gap between pings of half of that", short(m.length))
+		if silent >= m.length/2 {
+			why += fmt.Sprintf(" has ended yet (silent for %s)", short(silent))
+		}
+		return why
+	}
+	got := quantile(outside, 0.5)
+	late := tolerance(m.length, pauseShare, pauseLeast)
+	if m.gc {
+		late = max(late, gcLate)
+	}
+	early := tolerance(m.length, pauseShare, pauseLeast)
+	if got < m.length-early || got > m.length+late {
+		return fmt.Sprintf("%s asked, %s measured by pings (p50, n=%d), tolerance -%s +%s", short(m.length), short(got), len(outside), short(early), short(late))
+	}
+	switch {
+	case !m.gc && len(inside) > 0:
+		return fmt.Sprintf("the runtime reports %d GC pauses of up to %s: not a mere freeze", len(inside), short(slices.Max(inside)))
+	case !m.gc:
+		return ""
+	case noAccount != nil:
+		return fmt.Sprintf("the runtime's account cannot be read: %v", noAccount)
+	case len(inside) == 0:
+		return fmt.Sprintf("pings stopped for %s, but the runtime reports no GC pause of half of %s", short(got), short(m.length))
+	case !within(quantile(inside, 0.5), m.length, gcOwnShare, gcOwnLeast):
+		return fmt.Sprintf("%s asked, the runtime reports %s (p50, n=%d), tolerance %s",
+			short(m.length), short(quantile(inside, 0.5)), len(inside), short(tolerance(m.length, gcOwnShare, gcOwnLeast)))
+	}
+	return ""
+}
+
+// since returns the pauses of at least least of the cycles after an earlier account.
+func (a gcAccount) since(before gcAccount, least time.Duration) (out []time.Duration) {
+	fresh := a.cycles - before.cycles
+	if fresh < 0 { // another process
+		fresh = a.cycles
+	}
+	for i, p := range a.pauses {
+		if int64(i) >= fresh {
+			break
+		}
+		if p.length >= least {
+			out = append(out, p.length)
+		}
+	}
+	return out
+}
+
+func (m *pauseMeter) Healed(ctx context.Context) (Reading, Answer, error) {
+	return m.alive(ctx, max(m.length/4, 5*pauseLeast))
+}
+
+// alive looks whether all nodes answer pings again, without gaps of limit.
+func (g *pingers) alive(ctx context.Context, limit time.Duration) (Reading, Answer, error) {
+	since := time.Now()
+	sleep(ctx, healedPause)
+	now := time.Now()
+	var worst time.Duration
+	node := ""
+	for i, p := range g.ps {
+		gaps, _, last := p.state(since)
+		longest := now.Sub(last)
+		for _, x := range gaps {
+			if x.from.After(since) {
+				longest = max(longest, x.to.Sub(x.from))
+			}
+		}
+		if longest > worst || node == "" {
+			worst, node = longest, g.nodes[i].Name()
+		}
+	}
+	values := Reading{map[string]any{"max_ns": int64(worst)}}
+	if worst > limit {
+		return values, Answer{false, fmt.Sprintf("%s did not answer pings for %s, more than %s", node, short(worst), short(limit))}, nil
+	}
+	return values, Answer{true, fmt.Sprintf("all answer pings, longest gap %s in %s", short(worst), short(now.Sub(since)))}, nil
+}
+
+func (m *pauseMeter) Close() error { m.close(); return nil }
+
+// A killMeter looks whether processes really died, and others took their place.
+type killMeter struct {
+	b       *bench
+	names   []string
+	restart time.Duration
+
+	pingers
+	old   []*proc.Pidfd // of the processes before the kill
+	whose []string      // node of each
+	begun time.Time
+}
+
+func meterKill(b *bench, site Site, d Dose) (Meter, error) {
+	if len(site.Nodes) == 0 {
+		return nil, errors.New("no nodes")
+	}
+	return &killMeter{b: b, names: site.Nodes, restart: d.Duration("restart")}, nil
+}
+
+const killPing = 2 * time.Millisecond
+
+func (m *killMeter) Baseline(ctx context.Context) (Reading, error) {
+	if err := m.start(ctx, m.b, m.names, killPing, 10*killPing); err != nil {
+		m.Close()
+		return Reading{}, err
+	}
+	for _, n := range m.pingers.nodes {
+		pids, err := n.Pids()
+		if err == nil && len(pids) == 0 {
+			err = errors.New("it has no processes")
+		}
+		for _, pid := range pids {
+			var fd *proc.Pidfd
+			if fd, err = proc.Open(pid); err != nil {
+				break
+			}
+			m.old, m.whose = append(m.old, fd), append(m.whose, n.Name())
+		}
+		if err != nil {
+			m.Close()
+			return Reading{}, fmt.Errorf("open processes of %s: %w", n.Name(), err)
+		}
+	}
+	m.begun = time.Now()
+	return Reading{map[string]any{"n": len(m.old)}}, nil
+}
+
+func (m *killMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
+	<-ctx.Done()
+	end := time.Now()
+	killed := map[string]bool{}
+	var alive []string
+	for i, fd := range m.old {
+		if fd.Ended() {
+			killed[m.whose[i]] = true
+		} else {
+			alive = append(alive, fmt.Sprintf("%s: process %d lives", m.whose[i], fd.PID()))
+		}
+	}
+	var down []time.Duration
+	for i, p := range m.ps {
+		longest := end.Sub(m.lastOf(i))
+		gaps, _, _ := p.state(m.begun)
+		for _, g := range gaps {
+			longest = max(longest, g.to.Sub(g.from))
+		}
+		down = append(down, longest)
+		if !killed[m.pingers.nodes[i].Name()] {
+			continue
+		}
+		if longest < 10*killPing {
+			alive = append(alive, fmt.Sprintf("%s: answered pings all the time", m.pingers.nodes[i].Name()))
+		}
+		if m.restart > 0 && longest < m.restart-pauseLeast && end.Sub(m.begun) > m.restart {
+			alive = append(alive, fmt.Sprintf("%s: down for %s, less than %s", m.pingers.nodes[i].Name(), short(longest), short(m.restart)))
+		}
+	}
+	values := Reading{map[string]any{"n": len(killed), "down_ns": int64(quantile(down, 1)), "processes": len(m.old)}}
+	if alive != nil {
+		return values, Answer{false, strings.Join(alive, "; ")}, nil
+	}
+	return values, Answer{true, fmt.Sprintf("%d processes of %d nodes ended (seen by pidfd), no answer to pings for %s so far",
+		len(m.old), len(killed), short(quantile(down, 1)))}, nil
+}
+
+func (m *killMeter) lastOf(i int) time.Time {
+	_, _, last := m.ps[i].state(time.Time{})
+	return last
+}
+
+func (m *killMeter) Healed(ctx context.Context) (Reading, Answer, error) {
+	reading, answer, err := m.alive(ctx, 25*killPing)
+	var why []string
+	for i, n := range m.pingers.nodes {
+		pids, perr := n.Pids()
+		switch {
+		case perr != nil:
+			err = cmp.Or(err, perr)
+		case len(pids) == 0:
+			why = append(why, n.Name()+" has no process")
+		}
+		for _, st := range m.b.Cluster.Statuses(ctx) {
+			if st.Node == n.Name() && !st.Ready {
+				why = append(why, fmt.Sprintf("%s is not ready: %v", n.Name(), st.Err))
+			}
+		}
+		gaps, _, _ := m.ps[i].state(m.begun)
+		var down time.Duration
+		for _, g := range gaps {
+			down = max(down, g.to.Sub(g.from))
+		}
+		reading.Values["down_ns"] = max(asInt(reading.Values["down_ns"]), int64(down))
+	}
+	for i, fd := range m.old {
+		if !fd.Ended() {
+			why = append(why, fmt.Sprintf("%s: its old process %d lives", m.whose[i], fd.PID()))
+		}
+	}
+	if why != nil {
+		answer = Answer{false, strings.Join(why, "; ")}
+	} else if answer.Yes {
+		answer.Why = fmt.Sprintf("new processes are ready; down for %s in all; %s", short(time.Duration(asInt(reading.Values["down_ns"]))), answer.Why)
+	}
+	return reading, answer, err
+}
+
+func asInt(v any) int64 { n, _ := v.(int64); return n }
+
+func (m *killMeter) Close() error {
+	m.close()
+	var errs []error
+	for _, fd := range m.old {
+		errs = append(errs, fd.Close())
+	}
+	m.old = nil
+	return errors.Join(errs...)
+}

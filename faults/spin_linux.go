@@ -1,0 +1,172 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"brownout/cluster"
+)
+
+// SpinMain is "brownout _spin": a process that wants all the CPU time that it
+// can get. It begins when it reads a line from its standard input and ends by
+// itself after -for, at the latest when its parent dies. With -wait it wants
+// nothing.
+func SpinMain(args []string) int {
+	fs := flag.NewFlagSet("_spin", flag.ContinueOnError)
+	length := fs.Duration("for", 400*time.Millisecond, "how long to spin; at most 10s")
+	threads := fs.Int("threads", 1, "how many at once")
+	wait := fs.Bool("wait", false, "do nothing until the input ends")
+	if err := fs.Parse(args); err != nil {
+		return 2
+	}
+	if *wait {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return 0
+	}
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+		return 1
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithTimeout(context.Background(), min(*length, 10*time.Second))
+	defer cancel()
+	runtime.GOMAXPROCS(*threads + 1)
+	var wg sync.WaitGroup
+	for range *threads {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				for range 10_000 { // some microseconds
+				}
+			}
+		})
+	}
+	select {
+	case <-ctx.Done():
+	case <-stop:
+		cancel()
+	}
+	wg.Wait()
+	return 0
+}
+
+// A spinner is a helper process that spins inside a node's cgroup.
+type spinner struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+}
+
+// startSpin puts a spinner into a node's cgroup; go_ lets it begin. The caller
+// must stay on its OS thread until end: the death signal is the thread's.
+func startSpin(exe string, n *cluster.Node, threads int, length time.Duration) (*spinner, error) {
+	cmd := exec.Command(exe, "_spin", "-threads", strconv.Itoa(threads), "-for", length.String())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start spin probe: %w", err)
+	}
+	s := &spinner{cmd, in}
+	if err := n.Group().Add(cmd.Process.Pid); err != nil {
+		s.end()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *spinner) go_() error { _, err := s.in.Write([]byte("\n")); return err }
+
+func (s *spinner) end() {
+	s.in.Close()
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait() // killed: what it says is known
+}
+
+// A spinLook is what a node's cgroup got while a spinner wanted everything.
+type spinLook struct {
+	percent   float64 // of one CPU, of the whole group
+	wall      time.Duration
+	periods   uint64
+	throttled uint64
+}
+
+// spin lets a spinner run for about length and measures between the ends of two
+// enforcement periods, because the group gets its share in lumps: one at the
+// begin of each period.
+func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length time.Duration) (look spinLook, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	s, err := startSpin(exe, n, threads, length+time.Second)
+	if err != nil {
+		return look, err
+	}
+	defer s.end()
+	if err := s.go_(); err != nil {
+		return look, fmt.Errorf("start spin probe: %w", err)
+	}
+	type at struct {
+		when      time.Time
+		usage     time.Duration
+		periods   uint64
+		throttled uint64
+	}
+	read := func() (at, error) {
+		st, err := n.Group().Stat()
+		if err == nil && !(st.Has.CPU && st.Has.Throttling) {
+			err = errors.New("the group's CPU time is not counted")
+		}
+		return at{time.Now(), st.Usage, st.Periods, st.Throttled}, err
+	}
+	begin, err := read()
+	if err != nil {
+		return look, err
+	}
+	var first, last at // right after a period's begin
+	before := begin
+	for time.Since(begin.when) < length {
+		if !sleep(ctx, time.Millisecond) {
+			return look, ctx.Err()
+		}
+		now, err := read()
+		if err != nil {
+			return look, err
+		}
+		if now.periods > before.periods {
+			if first.when.IsZero() {
+				first = now
+			}
+			last = now
+		}
+		before = now
+	}
+	look.periods, look.throttled = before.periods-begin.periods, before.throttled-begin.throttled
+	if last.periods < first.periods+2 { // nothing enforces: the whole length will do
+		first, last = begin, before
+	}
+	look.wall = last.when.Sub(first.when)
+	look.percent = 100 * float64(last.usage-first.usage) / float64(look.wall)
+	return look, nil
+}
+
+// usable is how many CPUs this process may use.
+func usable() int {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err == nil && set.Count() > 0 {
+		return set.Count()
+	}
+	return runtime.NumCPU()
+}

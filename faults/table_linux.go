@@ -1,0 +1,47 @@
+package faults
+
+import "context"
+
+// A source is one provider of a row. Its constructor is also called without a
+// bench, to be probed only.
+type source struct {
+	name string
+	new  func(*bench) Provider
+}
+
+// A row is all that this package knows of a kind of fault. The words for it
+// are [plan.Kinds].
+type row struct {
+	kind    string
+	meter   func(*bench, Site, Dose) (Meter, error)
+	sources []source // in order of preference
+}
+
+// The table. Adding a fault is adding a row; doctor, calibrate and the nemesis
+// are loops over it.
+var table = []row{
+	{"net.delay", meterDelay, []source{{"wire", newWireDelay}}},
+	{"net.rate", meterRate, []source{{"wire", newWireRate}}},
+	{"net.partition", meterPartition, []source{{"ebpf", newPartition}}},
+	{"cpu.quota", meterQuota, []source{{"cgroup2", newQuota(2)}, {"cgroup1", newQuota(1)}}},
+	{"disk.delay", meterDisk, []source{{"fuse", newSlowDisk}}},
+	{"gc.pause", meterGCPause, []source{{"agent", newGCPause}}},
+	// A process that a v1 freezer holds ignores kill -9, so it comes last.
+	{"process.pause", meterPause, []source{{"freezer2", newPause("freezer2")}, {"sigstop", newPause("sigstop")}, {"freezer1", newPause("freezer1")}}},
+	{"process.kill", meterKill, []source{{"signal", newKill}}},
+}
+
+// Survey says of every kind of fault what this host can do. It needs no
+// cluster; every probe really makes what its mechanism needs, where nobody sees
+// it, and takes it away again.
+func Survey(ctx context.Context) []Row {
+	var rows []Row
+	for _, r := range table {
+		var cands []candidate
+		for _, s := range r.sources {
+			cands = append(cands, candidate{s.name, s.new(nil)})
+		}
+		rows = append(rows, survey(ctx, r.kind, cands))
+	}
+	return rows
+}
