@@ -76,6 +76,7 @@ func load(b *testing.B, k *testCluster, n, conns int, command func(i int) []byte
 		commands[i] = command(i)
 	}
 	took := make([][]time.Duration, n)
+	before := k.cpuTimes()
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	b.ResetTimer()
@@ -105,6 +106,16 @@ func load(b *testing.B, k *testCluster, n, conns int, command func(i int) []byte
 	}
 	p := func(permille int) time.Duration { return all[(len(all)-1)*permille/1000] }
 	b.ReportMetric(float64(len(all))/b.Elapsed().Seconds(), "ops/s")
+	leader, others := 0.0, 0.0
+	for i, after := range k.cpuTimes() {
+		if d := (after - before[i]).Seconds() * 1e6 / float64(len(all)); i == lead {
+			leader = d
+		} else {
+			others += d
+		}
+	}
+	b.ReportMetric(leader, "leader-cpu-µs/op")
+	b.ReportMetric(others, "followers-cpu-µs/op")
 	b.ReportMetric(float64(p(500).Nanoseconds())/1e3, "p50-µs")
 	b.ReportMetric(float64(p(990).Nanoseconds())/1e3, "p99-µs")
 	var m Metrics
@@ -114,6 +125,23 @@ func load(b *testing.B, k *testCluster, n, conns int, command func(i int) []byte
 		b.ReportMetric(float64(m.EntryCommands)/float64(m.Entries), "commands/entry")
 	}
 	return p(500)
+}
+
+// cpuTimes returns the CPU time that each node has used, in /proc's resolution of 10 ms; 0 where there is no /proc.
+func (k *testCluster) cpuTimes() []time.Duration {
+	used := make([]time.Duration, len(k.procs))
+	for i, cmd := range k.procs {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/stat")
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		f := strings.Fields(rest) // proc_pid_stat(5), from field 3 on
+		user, _ := strconv.Atoi(f[11])
+		system, _ := strconv.Atoi(f[12])
+		used[i] = time.Duration(user+system) * 10 * time.Millisecond
+	}
+	return used
 }
 
 // A muxConn carries the commands of several clients. Replies come in order.

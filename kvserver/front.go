@@ -96,6 +96,7 @@ type client struct {
 	stale bool // READONLY: reads are local
 	quit  bool
 	own   run // what needs no writer
+	plan  []step
 
 	wmu  sync.Mutex // guards w and name
 	w    *redcon.Writer
@@ -137,13 +138,14 @@ func (f *front) read(cl *client) {
 			break
 		}
 		f.commands.Add(uint64(len(cmds)))
-		plan := make([]step, len(cmds))
+		cl.plan = cl.plan[:0]
 		for i := range cmds {
-			plan[i] = f.table.parse(cmds[i].Args)
+			cl.plan = append(cl.plan, f.table.parse(cmds[i].Args))
 		}
-		for len(plan) > 0 && !cl.quit {
+		for plan := cl.plan; len(plan) > 0 && !cl.quit; {
 			plan = plan[f.begin(cl, plan):]
 		}
+		clear(cl.plan)
 		cl.flush()
 	}
 	cl.drain(0)
@@ -171,7 +173,8 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 	}
 	cl.drain(0)
 	r := &cl.own
-	r.fill(class, plan[:n])
+	r.class, r.plan = class, plan[:n]
+	r.call.fill(r.plan)
 	if class == classRead && !local {
 		f.pending.Add(1)
 		defer f.pending.Add(-1)
@@ -190,7 +193,8 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 // start proposes a run of writes. The writer will answer it.
 func (f *front) start(cl *client, plan []step) {
 	r := cl.next()
-	r.fill(classWrite, plan)
+	r.class, r.plan = classWrite, append(r.plan[:0], plan...)
+	r.call.fill(r.plan)
 	if refused := f.writes.submit(r.call); refused != "" {
 		r.call.fail(refused)
 	}
@@ -227,14 +231,12 @@ func cut(plan []step, local bool) (n int, c class) {
 	return n, c
 }
 
-// fill makes the run one of plan.
-func (r *run) fill(class class, plan []step) {
-	c := r.call
-	r.class, r.plan = class, append(r.plan[:0], plan...)
+// fill gives the call the operations of plan.
+func (c *call) fill(plan []step) {
 	c.ops = c.ops[:0]
 	c.finished.Store(false)
-	for i := range r.plan {
-		if s := &r.plan[i]; s.bad == "" && s.op.kind != 0 {
+	for i := range plan {
+		if s := &plan[i]; s.bad == "" && s.op.kind != 0 {
 			s.at = len(c.ops)
 			c.ops = append(c.ops, s.op)
 		}

@@ -1,6 +1,7 @@
 package kvserver
 
 import (
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -24,30 +25,42 @@ func stopTheWorld(d time.Duration) (time.Duration, error) {
 	oneStop.Lock()
 	defer oneStop.Unlock()
 	var held atomic.Bool
-	ended := make(chan time.Time, 1)
+	var until atomic.Int64 // CLOCK_MONOTONIC, ns; 0 until the collection is demanded
+	ended := make(chan int64, 1)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		var old uint64
-		all := ^uint64(0)                     // others may take the process' signals
-		const setMask = 2                     // SIG_SETMASK
-		left := unix.NsecToTimespec(int64(d)) // the kernel writes back what is left
+		all := ^uint64(0) // others may take the process' signals
+		const setMask = 2 // SIG_SETMASK
 		unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, setMask, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
 		held.Store(true) // from here to the end of the loop there is no preemption point
+		var now, nap unix.Timespec
 		for {
-			_, _, errno := unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&left)), uintptr(unsafe.Pointer(&left)), 0)
-			if errno != unix.EINTR {
-				break
+			unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_MONOTONIC, uintptr(unsafe.Pointer(&now)), 0)
+			nap.Sec, nap.Nsec = 0, 20_000
+			if end := until.Load(); end != 0 {
+				left := end - (int64(now.Sec)*1e9 + int64(now.Nsec))
+				if left <= 0 {
+					break
+				}
+				nap = unix.Timespec{Sec: left / 1e9, Nsec: left % 1e9}
 			}
+			unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&nap)), 0, 0)
 		}
-		end := time.Now()
 		unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, setMask, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
-		ended <- end
+		ended <- int64(now.Sec)*1e9 + int64(now.Nsec)
 	}()
 	for !held.Load() {
 		runtime.Gosched()
 	}
-	start := time.Now()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		until.Store(1)
+		return 0, os.NewSyscallError("clock_gettime", err)
+	}
+	start := now.Nano()
+	until.Store(start + int64(d)) // the hold counts from here, however late this goroutine has come
 	runtime.GC()
-	return (<-ended).Sub(start), nil
+	return time.Duration(<-ended - start), nil
 }
