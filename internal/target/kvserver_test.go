@@ -57,7 +57,7 @@ func TestWrongSettingsAreNamedAllAtOnce(t *testing.T) {
 }
 
 // startKV runs a kvserver of one node in this process.
-func startKV(t *testing.T) (addr, admin string) {
+func startKV(t testing.TB) (addr, admin string) {
 	t.Helper()
 	free := func() string {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -128,5 +128,18 @@ func TestRealServerAndClientUnderstandEachOther(t *testing.T) {
 	}
 	if _, err := target.Metrics(t.Context(), admin+"x"); err == nil {
 		t.Error("metrics of nobody: no error")
+	}
+}
+
+func BenchmarkMetrics(b *testing.B) {
+	_, admin := startKV(b)
+	target, err := NewKVServer(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := target.Metrics(b.Context(), admin); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
