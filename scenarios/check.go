@@ -1,0 +1,368 @@
+package scenarios
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"brownout/internal/expect"
+	"brownout/internal/nearest"
+	"brownout/internal/plan"
+	"brownout/internal/quantity"
+)
+
+// A problem is a mistake in what a scenario means, at a path of it.
+type problem struct {
+	path      string
+	msg, hint string
+	start     int      // characters into the value, for a mistake inside a sentence
+	width     int      // 0: all of the value
+	needs     []string // paths that must be sound for the problem to be one
+}
+
+func problemAt(path string, err error, needs ...string) problem {
+	if h, ok := err.(*hinted); ok {
+		return problem{path: path, msg: h.msg, hint: h.hint, needs: needs}
+	}
+	return problem{path: path, msg: err.Error(), needs: needs}
+}
+
+var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+
+// problems returns everything that is wrong with a scenario that has its defaults.
+func (s *Scenario) problems() (out []problem) {
+	if !validName.MatchString(s.Name) {
+		out = append(out, problem{path: "name", msg: fmt.Sprintf("name %q; want a-z, 0-9, ., _ and -, at most 64", s.Name), hint: "it names directories and files"})
+	}
+	if err := checkTarget(s.Target.Kind); err != nil {
+		out = append(out, problemAt("target.kind", err))
+	}
+	if s.Target.Nodes < 1 || s.Target.Nodes > maxNodes {
+		out = append(out, problem{path: "target.nodes", msg: fmt.Sprintf("%d nodes; a cluster has 1 to %d", s.Target.Nodes, maxNodes)})
+	}
+	out = append(out, checkConfig(s.Target.Config)...)
+	out = append(out, checkTimes("network.delay", s.Network.Delay, time.Minute)...)
+	out = append(out, checkTimes("network.jitter", s.Network.Jitter, time.Minute)...)
+	out = append(out, s.Workload.problems(s.Target.Nodes)...)
+	out = append(out, s.Timeline.problems(s.Target.Nodes)...)
+	for i, e := range s.Expect {
+		out = append(out, s.checkSentence(fmt.Sprintf("expect[%d]", i), e.Text)...)
+	}
+	return out
+}
+
+func checkTimes(path string, d, most time.Duration) []problem {
+	switch {
+	case d < 0:
+		return []problem{{path: path, msg: fmt.Sprintf("%v is negative", d)}}
+	case d > most:
+		return []problem{{path: path, msg: fmt.Sprintf("%s is more than %s", quantity.Duration(d), quantity.Duration(most))}}
+	}
+	return nil
+}
+
+func (w *Workload) problems(nodes int) (out []problem) {
+	add := func(path, format string, a ...any) {
+		out = append(out, problem{path: "workload." + path, msg: fmt.Sprintf(format, a...)})
+	}
+	if w.Keys.Count < 1 || w.Keys.Count > maxKeys {
+		add("keys.count", "%d keys; 1 to %s", w.Keys.Count, quantity.Count(maxKeys))
+	}
+	if !slices.Contains([]string{"uniform", "zipf", "sequential"}, w.Keys.Dist) || w.Keys.Dist == "zipf" && !(w.Keys.Zipf > 0 && w.Keys.Zipf <= 10) {
+		add("keys.dist", "dist %s with exponent %v; want uniform, sequential, or zipf above 0 and up to 10", w.Keys.Dist, w.Keys.Zipf)
+	}
+	if w.Value < 1 || w.Value > maxValue {
+		add("value", "a value of %d bytes; 1B to %s", w.Value, quantity.Size(maxValue))
+	}
+	var sum float64
+	for i, m := range w.Mix {
+		if !slices.Contains(opKinds, m.Kind) || !(m.P >= 0 && m.P <= 1) {
+			add("mix", "share %v of %q; want shares from 0 to 1 of %s", m.P, m.Kind, strings.Join(opKinds, ", "))
+		} else if slices.ContainsFunc(w.Mix[:i], func(o plan.Share) bool { return o.Kind == m.Kind }) {
+			add("mix", "%s twice", m.Kind)
+		}
+		sum += m.P
+	}
+	if !(math.Abs(sum-1) <= 1e-9) {
+		out = append(out, problem{path: "workload.mix", msg: fmt.Sprintf("the shares sum to %s, not 100%%", quantity.Percent(math.Round(sum*1e11)/1e9)), needs: []string{"workload.mix"}})
+	}
+	l := w.Load
+	set := 0
+	for _, given := range []bool{l.Rate != 0, l.OfMax != 0, l.Closed} {
+		if given {
+			set++
+		}
+	}
+	switch {
+	case set > 1:
+		add("load", "a closed load has no rate: its clients ask as fast as they are answered")
+	case !(l.Rate >= 0 && l.Rate <= maxRate):
+		add("load.rate", "%s is not in 0/s..%s", quantity.PerSecond(l.Rate), quantity.PerSecond(maxRate))
+	case !(l.OfMax >= 0 && l.OfMax <= 100):
+		add("load.rate", "%s of max is more than there is", quantity.Percent(l.OfMax))
+	}
+	if l.Clients < 1 || l.Clients > maxClients {
+		add("load.clients", "%d clients; 1 to %d", l.Clients, maxClients)
+	}
+	if words := []string{"leader", "any", "nearest"}; !slices.Contains(words, w.Endpoints) {
+		if i, ok := nodeNumber(w.Endpoints); !ok {
+			out = append(out, problem{path: "workload.endpoints", msg: fmt.Sprintf("%q is none of %s, n1", w.Endpoints, strings.Join(words, ", ")), hint: nearest.Hint(strings.ToLower(w.Endpoints), words)})
+		} else if i < 1 || i > nodes {
+			out = append(out, problem{path: "workload.endpoints", msg: fmt.Sprintf("there is no %s: the cluster has %s", w.Endpoints, count(nodes, "node")), needs: []string{"target.nodes"}})
+		}
+	}
+	if w.Timeout < time.Millisecond || w.Timeout > 10*time.Minute {
+		add("timeout", "%v is not in 1ms..10m", w.Timeout)
+	}
+	return out
+}
+
+func (t *Timeline) problems(nodes int) (out []problem) {
+	for _, p := range []struct {
+		name string
+		d    time.Duration
+	}{{"warmup", t.Warmup}, {"baseline", t.Baseline}, {"recovery", t.Recovery}} {
+		out = append(out, checkTimes("timeline."+p.name, p.d, longestRun)...)
+	}
+	if t.Warmup+t.Baseline+t.Recovery <= 0 && len(t.Faults) == 0 {
+		out = append(out, problem{path: "timeline", msg: "the timeline is empty: nothing would be measured", hint: "add baseline: 6s", needs: []string{"timeline"}})
+	}
+	if len(t.Faults) > maxFaults {
+		out = append(out, problem{path: "timeline.faults", msg: fmt.Sprintf("%d faults; at most %d", len(t.Faults), maxFaults)})
+	}
+	for i := range t.Faults {
+		path := "timeline.faults[" + strconv.Itoa(i) + "]"
+		for _, p := range t.Faults[i].problems(nodes, true) {
+			p.path = join(path, p.path)
+			for j, n := range p.needs {
+				if n != "target.nodes" {
+					p.needs[j] = join(path, n)
+				}
+			}
+			p.path = strings.TrimSuffix(p.path, ".")
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// problems returns what is wrong with a fault, by paths below it. A fault of a
+// scenario must end; one put on a live cluster may last until it is removed.
+func (f *Fault) problems(nodes int, mustEnd bool) (out []problem) {
+	k, ok := plan.KindNamed(f.Kind)
+	if !ok {
+		return []problem{{path: "", msg: fmt.Sprintf("unknown fault %q", f.Kind), hint: nearest.Hint(f.Kind, kindNames())}}
+	}
+	out = append(out, checkTimes("at", f.At, longestRun)...)
+	out = append(out, checkTimes("for", f.For, longestRun)...)
+	out = append(out, f.checkParams(k)...)
+	out = append(out, f.checkDuration(k, mustEnd)...)
+	return append(out, f.checkWhere(k, nodes)...)
+}
+
+// checkParams checks what a file's decoder has checked already, for literals.
+func (f *Fault) checkParams(k plan.Kind) (out []problem) {
+	known := map[string]bool{}
+	for _, p := range k.Params {
+		known[key(p)] = true
+		path := join(k.Name, p.Name)
+		v, ok := f.Params[key(p)]
+		switch {
+		case !ok && p.Required:
+			out = append(out, problem{path: path, msg: fmt.Sprintf("%s has no %s", k.Name, p.Name)})
+		case ok && len(p.Words) > 0 && !slices.Contains(p.Words, f.Params.String(p.Name)):
+			out = append(out, problem{path: path, msg: fmt.Sprintf("%v is none of %s", v, strings.Join(p.Words, ", "))})
+		case ok && p.Type != plan.Flag && p.Type != plan.Word:
+			if err := outside(p, v); err != nil {
+				out = append(out, problem{path: path, msg: err.Error()})
+			}
+		}
+	}
+	for _, name := range f.Params.Names() {
+		if !known[name] {
+			out = append(out, problem{path: k.Name, msg: fmt.Sprintf("%s has no parameter %q", k.Name, name)})
+		}
+	}
+	return out
+}
+
+// length is how long a fault lasts; 0 if nothing says so.
+func (f *Fault) length() time.Duration {
+	switch {
+	case f.For != 0:
+		return f.For
+	case f.Params.Has("length_ns"):
+		return f.Params.Duration("length")
+	}
+	return f.Params.Duration("restart")
+}
+
+func (f *Fault) checkDuration(k plan.Kind, mustEnd bool) (out []problem) {
+	length, every, restart := f.Params.Duration("length"), f.Params.Duration("every"), f.Params.Duration("restart")
+	_, hasLength := param(k, "length")
+	switch {
+	case f.For == 0 && (!k.Instant || every != 0) && mustEnd:
+		out = append(out, problem{path: "for", msg: fmt.Sprintf("%s does not end by itself: for is missing", k.Name), hint: "write for: 10s", needs: []string{"for", join(k.Name, "every")}})
+	case f.length() == 0 && mustEnd && !hasLength:
+		out = append(out, problem{path: k.Name, msg: fmt.Sprintf("%s does not end: nothing says when the node comes back", k.Name), hint: "write restart: 3s, or for: 10s", needs: []string{k.Name, "for"}})
+	case hasLength && every == 0 && f.For != 0 && f.For < length:
+		out = append(out, problem{path: "for", msg: fmt.Sprintf("for %s ends before a pause of %s does", quantity.Duration(f.For), quantity.Duration(length))})
+	case every != 0 && every < length:
+		out = append(out, problem{path: join(k.Name, "every"), msg: fmt.Sprintf("a pause of %s every %s would never end", quantity.Duration(length), quantity.Duration(every))})
+	case restart != 0 && f.For != 0 && f.For < restart:
+		out = append(out, problem{path: "for", msg: fmt.Sprintf("for %s ends before the restart after %s", quantity.Duration(f.For), quantity.Duration(restart))})
+	}
+	return out
+}
+
+func (f *Fault) checkWhere(k plan.Kind, nodes int) (out []problem) {
+	at := func(name string, err error) {
+		if err != nil {
+			out = append(out, problemAt(join(k.Name, name), err, "target.nodes"))
+		}
+	}
+	if k.Where == plan.OnNodes {
+		if f.On == "" {
+			out = append(out, problem{path: join(k.Name, "on"), msg: k.Name + " has no on", hint: "write on: leader"})
+		} else {
+			at("on", checkSelector(f.On, nodes))
+		}
+		if f.From+f.To+f.Split+f.Plane != "" {
+			out = append(out, problem{path: k.Name, msg: k.Name + " has no from, to, split or plane"})
+		}
+	} else {
+		for _, p := range f.checkLinks(k, nodes) {
+			p.path = strings.TrimSuffix(join(k.Name, p.path), ".")
+			out = append(out, p)
+		}
+	}
+	if f.Follow != "" && f.Follow != "role" {
+		out = append(out, problem{path: join(k.Name, "follow"), msg: fmt.Sprintf("follow %q; the only word is role", f.Follow)})
+	} else if f.Follow != "" && !usesRole(f.On+f.From+f.To+f.Split) {
+		out = append(out, problem{path: join(k.Name, "follow"), msg: "follow: role, but no selector names a role"})
+	}
+	return out
+}
+
+// checkLinks checks from, to, split and plane; paths are below the kind.
+func (f *Fault) checkLinks(k plan.Kind, nodes int) (out []problem) {
+	if f.On != "" {
+		out = append(out, problem{path: "", msg: k.Name + " has no on", hint: "write from: and to:"})
+	}
+	if !slices.Contains([]string{"", "peer", "client", "both"}, f.Plane) {
+		out = append(out, problem{path: "plane", msg: fmt.Sprintf("%q is none of peer, client, both", f.Plane)})
+	}
+	if f.Split != "" {
+		if k.Where != plan.Cut {
+			return append(out, problem{path: "", msg: k.Name + " has no split"})
+		}
+		if f.From+f.To != "" {
+			out = append(out, problem{path: "split", msg: "split beside from or to; it says both sides already"})
+		}
+		if err := checkSplit(f.Split, nodes); err != nil {
+			out = append(out, problemAt("split", err, "target.nodes"))
+		}
+		return out
+	}
+	if f.From+f.To == "" {
+		hint := "write from: leader, to: followers, or from: every pair"
+		if k.Where == plan.Cut {
+			hint = `write split: "minority | majority", or from: leader, to: followers`
+		}
+		return append(out, problem{path: "", msg: k.Name + " does not say between whom", hint: hint, needs: []string{k.Name}})
+	}
+	for _, side := range []struct{ name, words string }{{"from", f.From}, {"to", f.To}} {
+		if side.words == "" {
+			continue
+		}
+		extra := []string{wordClient, wordEveryPair}
+		if err := checkSelector(side.words, nodes, extra...); err != nil {
+			out = append(out, problemAt(side.name, err, "target.nodes"))
+		} else if strings.Contains(side.words, wordClient) && strings.TrimSpace(side.words) != wordClient {
+			out = append(out, problem{path: side.name, msg: "client stands alone in from and to"})
+		}
+	}
+	from, one := onlyNode(f.From)
+	to, other := onlyNode(f.To)
+	switch {
+	case one && other && from == to:
+		out = append(out, problem{path: "to", msg: fmt.Sprintf("there is no link from %s to itself", from)})
+	case f.From == wordClient && f.To == wordClient:
+		out = append(out, problem{path: "to", msg: "there is no link from client to client"})
+	case f.From == "leader" && f.To == "leader":
+		out = append(out, problem{path: "to", msg: "there is one leader, and no link from it to itself"})
+	case nodes == 1 && f.From != wordClient && f.To != wordClient && (f.Plane == "" || f.Plane == "peer"):
+		out = append(out, problem{path: "", msg: "one node has no links to others", hint: "plane: client, or more nodes", needs: []string{"target.nodes"}})
+	}
+	return out
+}
+
+// checkSentence says what is wrong with one sentence of expect in this scenario.
+func (s *Scenario) checkSentence(path, text string) []problem {
+	sentence, err := expect.Parse(text)
+	if e, ok := err.(*expect.Error); ok {
+		return []problem{{path: path, msg: e.Msg, hint: e.Hint, start: e.Start, width: e.Width}}
+	}
+	var out []problem
+	within := func(word, msg, hint string, needs ...string) {
+		at, width := strings.Index(text, word), len(word)
+		if word == "" || at < 0 {
+			at, width = 0, 0
+		}
+		at = utf8.RuneCountInString(text[:at])
+		out = append(out, problem{path: path, msg: msg, hint: hint, start: at, width: width, needs: needs})
+	}
+	if f := sentence.Fault(); f != "" && !s.hasFault(f) {
+		within(f, fmt.Sprintf("there is no %s in this timeline", f), s.faultHint(), "timeline.faults")
+	} else if sentence.NeedsFault() && f == "" && len(s.Timeline.Faults) == 0 && sentence.Period.Name == "" {
+		within("", "it counts while faults last, and this timeline has none", "write in baseline, in recovery or in run", "timeline.faults")
+	}
+	if sentence.NeedsBaseline() && s.Timeline.Baseline == 0 {
+		within("", "it compares with the baseline, and timeline.baseline is 0s", "", "timeline.baseline")
+	}
+	if sentence.Period.Name == "recovery" && s.Timeline.Recovery == 0 {
+		within("recovery", "timeline.recovery is 0s", "", "timeline.recovery")
+	}
+	if sentence.Period.Name == "warmup" && s.Timeline.Warmup == 0 {
+		within("warmup", "timeline.warmup is 0s", "", "timeline.warmup")
+	}
+	if sentence.Metric.Name == "time_to_recover" && s.Timeline.Recovery == 0 {
+		within("", "timeline.recovery is 0s: there is no time to recover in", "", "timeline.recovery")
+	}
+	if op := sentence.Metric.Op; op != "" && op != "all" && !slices.ContainsFunc(s.Workload.Mix, func(m plan.Share) bool { return m.Kind == op && m.P > 0 }) {
+		within("("+op, fmt.Sprintf("the workload has no %s", op), "", "workload.mix")
+	}
+	if i, ok := nodeNumber(sentence.At); ok && (i < 1 || i > s.Target.Nodes) {
+		within(sentence.At, fmt.Sprintf("there is no %s: the cluster has %s", sentence.At, count(s.Target.Nodes, "node")), "", "target.nodes")
+	}
+	return out
+}
+
+// hasFault reports whether a sentence's kind or id is in the timeline.
+func (s *Scenario) hasFault(name string) bool {
+	for i, f := range s.Timeline.Faults {
+		if f.Kind == name || faultID(i) == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Scenario) faultHint() string {
+	var words []string
+	for i, f := range s.Timeline.Faults {
+		words = append(words, faultID(i)+" "+f.Kind)
+	}
+	if words == nil {
+		return "the timeline has no faults"
+	}
+	return "it has " + strings.Join(words, ", ")
+}
+
+// faultID is the name of the fault at an index.
+func faultID(i int) string { return "f" + strconv.Itoa(i+1) }

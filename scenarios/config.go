@@ -1,0 +1,117 @@
+package scenarios
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"brownout/internal/nearest"
+	"brownout/internal/quantity"
+)
+
+// A setting is one field of target.config: words, a duration, or a count.
+type setting struct {
+	name, doc    string
+	words        []string
+	time         bool
+	least, most  int64 // of a count, or ns of a duration
+	defaultValue string
+}
+
+// kvserverConfig are the settings of kvserver that an experiment is about. The
+// defaults are kvserver's own.
+var kvserverConfig = []setting{
+	{name: "log", words: []string{"wal", "bolt", "memory"}, defaultValue: "wal", doc: "where the Raft log lives; memory survives nothing"},
+	{name: "reads", words: []string{"readindex", "lease", "local"}, defaultValue: "readindex", doc: "how reads are answered; only readindex is linearizable whatever happens"},
+	{name: "heartbeat", time: true, least: int64(5 * time.Millisecond), most: int64(time.Minute), defaultValue: "1s", doc: "a follower's patience without a leader"},
+	{name: "election", time: true, least: int64(5 * time.Millisecond), most: int64(time.Minute), defaultValue: "1s", doc: "a candidate's patience; at least heartbeat"},
+	{name: "lease", time: true, least: int64(5 * time.Millisecond), most: int64(time.Minute), defaultValue: "500ms", doc: "a leader without a quorum for this long steps down; at most heartbeat"},
+	{name: "commit_timeout", time: true, least: int64(time.Millisecond), most: int64(time.Minute), defaultValue: "50ms", doc: "an idle leader tells the commit index this often"},
+	{name: "rpc_timeout", time: true, least: int64(5 * time.Millisecond), most: int64(10 * time.Minute), defaultValue: "10s", doc: "of one message between nodes"},
+	{name: "peer_timeout", time: true, least: int64(5 * time.Millisecond), most: int64(10 * time.Minute), defaultValue: "2s", doc: "unacknowledged bytes this old end a connection between nodes"},
+	{name: "timeout", time: true, least: int64(5 * time.Millisecond), most: int64(10 * time.Minute), defaultValue: "5s", doc: "of one client command, inside the server"},
+	{name: "snapshot_threshold", least: 1, most: 1 << 40, defaultValue: "8192", doc: "log entries since the last snapshot that make a new one"},
+	{name: "snapshot_interval", time: true, least: int64(5 * time.Millisecond), most: int64(time.Hour), defaultValue: "30s", doc: "how often the threshold is looked at"},
+	{name: "trailing_logs", least: 1, most: 1 << 40, defaultValue: "4096", doc: "log entries kept behind a snapshot"},
+	{name: "max_batch", least: 1, most: 1 << 16, defaultValue: "4096", doc: "writes in one log entry"},
+}
+
+// canonical returns a setting's value as the target reads it.
+func (c setting) canonical(t string) (string, error) {
+	switch {
+	case c.words != nil:
+		if !slices.Contains(c.words, t) {
+			return "", &hinted{fmt.Sprintf("%q is none of %s", t, strings.Join(c.words, ", ")), nearest.Hint(strings.ToLower(t), c.words)}
+		}
+		return t, nil
+	case c.time:
+		v, err := quantity.ParseDuration(t)
+		if err == nil && (int64(v) < c.least || int64(v) > c.most) {
+			err = fmt.Errorf("%s is not in %s..%s", t, quantity.Duration(time.Duration(c.least)), quantity.Duration(time.Duration(c.most)))
+		}
+		return quantity.Duration(v), err
+	}
+	v, err := quantity.ParseCount(t)
+	if err == nil && (v < c.least || v > c.most) {
+		err = fmt.Errorf("%s is not in %d..%d", t, c.least, c.most)
+	}
+	return strconv.FormatInt(v, 10), err
+}
+
+func (c setting) spec(store func(string)) *spec {
+	l := &leaf{example: c.defaultValue, words: c.words, set: func(t string) error {
+		v, err := c.canonical(t)
+		if err == nil {
+			store(v)
+		}
+		return err
+	}}
+	switch {
+	case c.time:
+		l.pattern = durationPattern
+	case c.words == nil:
+		l.integer, l.least, l.most, l.pattern = true, c.least, c.most, countPattern
+	}
+	return &spec{doc: c.doc + " (default " + c.defaultValue + ")", leaf: l}
+}
+
+// checkConfig says what is wrong with the settings of a literal, and with those
+// of a file together.
+func checkConfig(config map[string]string) (out []problem) {
+	times := map[string]time.Duration{}
+	for _, name := range sortedKeys(config) {
+		path := "target.config." + name
+		i := slices.IndexFunc(kvserverConfig, func(c setting) bool { return c.name == name })
+		if i < 0 {
+			out = append(out, problem{path: path, msg: fmt.Sprintf("unknown setting %q of %s", name, kvserver)})
+			continue
+		}
+		if _, err := kvserverConfig[i].canonical(config[name]); err != nil {
+			out = append(out, problem{path: path, msg: err.Error()})
+		} else if kvserverConfig[i].time {
+			times[name], _ = quantity.ParseDuration(config[name]) // canonical has parsed it
+		}
+	}
+	heartbeat := times["heartbeat"]
+	if heartbeat == 0 {
+		heartbeat = time.Second
+	}
+	if v := times["election"]; v != 0 && v < heartbeat {
+		out = append(out, problem{path: "target.config.election", msg: fmt.Sprintf("election %s is less than heartbeat %s", quantity.Duration(v), quantity.Duration(heartbeat))})
+	}
+	if v := times["lease"]; v > heartbeat {
+		out = append(out, problem{path: "target.config.lease", msg: fmt.Sprintf("lease %s is more than heartbeat %s", quantity.Duration(v), quantity.Duration(heartbeat))})
+	}
+	return out
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

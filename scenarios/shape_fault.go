@@ -1,0 +1,211 @@
+package scenarios
+
+import (
+	"fmt"
+	"strings"
+
+	"brownout/internal/plan"
+	"brownout/internal/quantity"
+)
+
+// faultShape is one entry of timeline.faults.
+func faultShape(fault *Fault) *spec {
+	sp := &spec{doc: "one fault", absent: map[string]string{}, fields: []field{
+		{"at", true, duration("when, from the end of the baseline", "5s", &fault.At)},
+		{"for", false, duration("how long", "10s", &fault.For)},
+	}}
+	sp.begin = func(n *node) { fault.Line = n.at.line }
+	for _, k := range plan.Kinds {
+		sp.oneOf = append(sp.oneOf, k.Name)
+		sp.fields = append(sp.fields, field{k.Name, false, kindShape(k, fault)})
+	}
+	for _, name := range laterFaults {
+		sp.absent[name] = name + " is not in this version; it has " + strings.Join(kindNames(), ", ")
+	}
+	return sp
+}
+
+func kindNames() []string {
+	var names []string
+	for _, k := range plan.Kinds {
+		names = append(names, k.Name)
+	}
+	return names
+}
+
+// kindShape is where and how much of one kind of fault.
+func kindShape(k plan.Kind, f *Fault) *spec {
+	sp := &spec{doc: k.Doc}
+	sp.begin = func(*node) {
+		f.Kind = k.Name
+		f.Params = plan.Params{}
+	}
+	add := func(name string, required bool, s *spec) { sp.fields = append(sp.fields, field{name, required, s}) }
+	switch k.Where {
+	case plan.OnNodes:
+		add("on", true, text("which nodes: n1 (or n1,n2), leader, one follower, followers, all but leader, minority, majority, all", "leader", &f.On))
+	default:
+		add("from", false, text("senders: nodes as in on, client, every pair", "leader", &f.From))
+		add("to", false, text("receivers: nodes as in on, client", "followers", &f.To))
+		if k.Where == plan.Cut {
+			add("split", false, text("groups that cannot reach each other", "n1 | n2,n3", &f.Split))
+		}
+		add("plane", false, text("traffic between nodes (default), between nodes and clients, or both", "peer", &f.Plane, "peer", "client", "both"))
+	}
+	for _, p := range k.Params {
+		add(p.Name, p.Required, paramShape(k, p, f))
+	}
+	add("follow", false, text("role: move with the role while the fault lasts; without it, stay with the node", "role", &f.Follow, "role"))
+	add("provider", false, text("pins a mechanism; without it, the first that works", "wire", &f.Provider))
+	return sp
+}
+
+// key is the name under which [plan.Params] hold a parameter.
+func key(p plan.Param) string {
+	switch p.Type {
+	case plan.Duration:
+		return p.Name + "_ns"
+	case plan.BitRate:
+		return p.Name + "_bits_per_s"
+	case plan.ByteSize:
+		return p.Name + "_bytes"
+	}
+	return p.Name
+}
+
+// parseParam reads a parameter's value and checks its bounds.
+func parseParam(p plan.Param, t string) (any, error) {
+	switch p.Type {
+	case plan.Duration:
+		v, err := quantity.ParseDuration(t)
+		return int64(v), err
+	case plan.Percent:
+		return wrapAny(quantity.ParsePercent(t))
+	case plan.BitRate:
+		return wrapAny(quantity.ParseBitRate(t))
+	case plan.ByteSize:
+		return wrapAny(quantity.ParseSize(t))
+	case plan.Flag:
+		return t == "true", nil
+	}
+	return t, nil
+}
+
+func wrapAny[T any](v T, err error) (any, error) { return v, err }
+
+// outside says that a value is beyond a parameter's bounds; nil if it is not.
+func outside(p plan.Param, v any) error {
+	number := plan.Params{"v": v}.Float("v")
+	for _, b := range []struct {
+		text string
+		out  func(bound float64) bool
+		word string
+	}{
+		{p.Min, func(b float64) bool { return number < b }, "less than"},
+		{p.Max, func(b float64) bool { return number > b }, "more than"},
+	} {
+		if b.text == "" {
+			continue
+		}
+		bound, err := parseParam(p, b.text)
+		if err != nil {
+			return fmt.Errorf("bound of %s: %w", p.Name, err)
+		}
+		if b.out(plan.Params{"v": bound}.Float("v")) {
+			return fmt.Errorf("%s is %s %s", printParam(p, v), b.word, b.text)
+		}
+	}
+	return nil
+}
+
+// printParam prints a stored value as a scenario would write it.
+func printParam(p plan.Param, v any) string {
+	number := plan.Params{"v": v}.Float("v")
+	switch p.Type {
+	case plan.Duration:
+		return quantity.Duration(plan.Params{"v_ns": v}.Duration("v"))
+	case plan.Percent:
+		return quantity.Percent(number)
+	case plan.BitRate:
+		return quantity.BitRate(int64(number))
+	case plan.ByteSize:
+		return quantity.Size(int64(number))
+	}
+	return fmt.Sprint(v)
+}
+
+// paramExample is a value that a parameter could have.
+func paramExample(p plan.Param) string {
+	switch {
+	case p.Default != "":
+		return p.Default
+	case p.Type == plan.Duration:
+		return "20ms"
+	case p.Type == plan.Percent:
+		return "30%"
+	case p.Type == plan.BitRate:
+		return "10Mbit/s"
+	case p.Type == plan.ByteSize:
+		return "64KiB"
+	case p.Type == plan.Flag:
+		return "true"
+	case len(p.Words) > 0:
+		return p.Words[0]
+	}
+	return "a word"
+}
+
+var paramPatterns = map[plan.Type]string{
+	plan.Duration: durationPattern, plan.Percent: percentPattern, plan.BitRate: bitRatePattern, plan.ByteSize: sizePattern,
+}
+
+// paramShape is one parameter. The delay of a kind that has jitter may be
+// written as 5ms ± 1ms.
+func paramShape(k plan.Kind, p plan.Param, f *Fault) *spec {
+	if p.Type == plan.Flag {
+		return yesNo(p.Doc, func(v bool) { f.Params[p.Name] = v })
+	}
+	jitter, spread := param(k, "jitter")
+	spread = spread && p.Name == "add"
+	sp := &spec{doc: p.Doc, leaf: &leaf{example: paramExample(p), words: p.Words, pattern: paramPatterns[p.Type]}}
+	if spread {
+		sp.leaf.pattern = spreadPattern
+	}
+	sp.leaf.set = func(t string) error {
+		if spread {
+			s, err := quantity.ParseSpread(t)
+			if err != nil {
+				return err
+			}
+			if s.Dev != 0 {
+				if f.Params.Has(key(jitter)) {
+					return fmt.Errorf("%s says the jitter a second time", t)
+				}
+				f.Params[key(jitter)] = int64(s.Dev)
+				if err := outside(jitter, int64(s.Dev)); err != nil {
+					return err
+				}
+			}
+			t = quantity.Duration(s.Mean)
+		}
+		if p.Name == "jitter" && f.Params.Has(key(p)) {
+			return fmt.Errorf("%s says the jitter a second time", t)
+		}
+		v, err := parseParam(p, t)
+		if err != nil {
+			return err
+		}
+		f.Params[key(p)] = v
+		return outside(p, v)
+	}
+	return sp
+}
+
+func param(k plan.Kind, name string) (plan.Param, bool) {
+	for _, p := range k.Params {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return plan.Param{}, false
+}
