@@ -358,8 +358,9 @@ func TestRateLimitsUDPAndTCP(t *testing.T) {
 	}
 
 	for _, ip := range []func(int) netip.Addr{IP4, IP6} {
-		// Of 1514 bytes in a frame 1448 are payload over IPv4, 1428 over IPv6.
-		if got := r.bulk(t, 0, 1, ip, 1500*time.Millisecond); got < 0.80*rate || got > 0.97*rate {
+		// Of 1514 bytes in a frame 1448 are payload over IPv4, 1428 over IPv6. What
+		// waited for a retransmission before we began to count makes it more.
+		if got := r.bulk(t, 0, 1, ip, 1500*time.Millisecond); got < 0.80*rate || got > 1.05*rate {
 			t.Errorf("TCP to %s = %.2f Mbit/s, want about 9.5", ip(1), got/1e6)
 		}
 	}

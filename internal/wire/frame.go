@@ -13,6 +13,10 @@ const (
 	// maxFrame is the largest frame: a TCP super-packet of 64 KiB and its headers.
 	maxFrame = vnetLen + etherLen + 64<<10 + 64
 
+	// maxSegments bounds what one read can become. The kernel's own bound is
+	// 64 KiB of segments of 48 bytes.
+	maxSegments = 2048
+
 	needsCsum = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
 
 	gsoNone, gsoTCP4, gsoTCP6, gsoUDP = 0, 1, 4, 5 // VIRTIO_NET_HDR_GSO_*
@@ -69,11 +73,14 @@ func superOf(b []byte) (s super, ok bool) {
 	default:
 		return s, false
 	}
-	if s.size == 0 || s.transport < etherLen+20 || s.transport+20 > len(p) || s.v6 && s.transport < etherLen+40 {
+	if s.size == 0 || s.transport < etherLen+20 || s.transport+8 > len(p) || s.v6 && s.transport < etherLen+40 {
 		return s, false
 	}
 	switch kind {
 	case gsoTCP4, gsoTCP6:
+		if s.transport+20 > len(p) {
+			return s, false
+		}
 		s.tcp = true
 		s.header = s.transport + int(p[s.transport+12]>>4)*4
 	case gsoUDP:
@@ -85,7 +92,7 @@ func superOf(b []byte) (s super, ok bool) {
 		return s, false
 	}
 	s.segments = (len(p) - s.header + s.size - 1) / s.size
-	return s, true
+	return s, s.segments <= maxSegments
 }
 
 // onWire returns how many bytes b is on a network without offloads.

@@ -156,7 +156,7 @@ func (i Impairment) Validate() error {
 // The order of the arguments does not matter, except that the first of equals wins.
 func Compose(faults ...Impairment) Impairment {
 	var all Impairment
-	either := func(a, b float64) float64 { return 1 - (1-a)*(1-b) }
+	either := func(a, b float64) float64 { return a + b - a*b }
 	var jitter float64
 	var largest time.Duration
 	for _, f := range faults {

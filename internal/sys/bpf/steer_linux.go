@@ -107,21 +107,24 @@ func load() (s *Steering, err error) {
 			return nil, fmt.Errorf("fill map bo_rules: %w", err)
 		}
 	}
-	for _, p := range []struct {
-		to   **ebpf.Program
-		name string
-		code asm.Instructions
-	}{
-		{&s.pair, "bo_pair", s.pairCode()},
-		{&s.out, "bo_out", s.outCode()},
-	} {
-		// Dual, because the kernel lends some of its helpers to GPL programs only.
-		*p.to, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: p.name, Type: ebpf.SchedCLS, License: "Dual MIT/GPL", Instructions: p.code})
-		if err != nil {
-			return nil, fmt.Errorf("load program %s: %w", p.name, err)
-		}
+	if s.pair, err = program("bo_pair", s.pairCode()); err != nil {
+		return nil, err
 	}
-	return s, nil
+	// Straight into the tenant's device, which saves a third of the wire's time;
+	// before Linux 5.10, out of the port.
+	if s.out, err = program("bo_out", s.outCode(asm.FnRedirectPeer)); err != nil {
+		s.out, err = program("bo_out", s.outCode(asm.FnRedirect))
+	}
+	return s, err
+}
+
+func program(name string, code asm.Instructions) (*ebpf.Program, error) {
+	// Dual, because the kernel lends some of its helpers to GPL programs only.
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: name, Type: ebpf.SchedCLS, License: "Dual MIT/GPL", Instructions: code})
+	if err != nil {
+		return nil, fmt.Errorf("load program %s: %w", name, err)
+	}
+	return p, nil
 }
 
 // Close lets go of everything; attached programs stay as long as their devices.
@@ -279,11 +282,11 @@ func (s *Steering) pairCode() asm.Instructions {
 			asm.StoreImm(asm.RFP, -4, wireSlot, asm.Word),
 		},
 		lookup(s.ports, "drop"),
-		s.redirect(),
+		finish(asm.FnRedirect),
 	)
 }
 
-func (s *Steering) outCode() asm.Instructions {
+func (s *Steering) outCode(redirect asm.BuiltinFunc) asm.Instructions {
 	return join(
 		s.pairOf(),
 		asm.Instructions{
@@ -292,18 +295,18 @@ func (s *Steering) outCode() asm.Instructions {
 			asm.StoreMem(asm.RFP, -4, asm.R1, asm.Word),
 		},
 		lookup(s.ports, "drop"),
-		s.redirect(),
+		finish(redirect),
 	)
 }
 
-// redirect sends the frame out of the device whose index R0 points to, if there
+// finish redirects the frame to the device whose index R0 points to, if there
 // is one; "drop" counts it in R8 and "shot" does not.
-func (s *Steering) redirect() asm.Instructions {
+func finish(redirect asm.BuiltinFunc) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R0, 0, asm.Word),
 		asm.JEq.Imm(asm.R1, 0, "drop"),
 		asm.Mov.Imm(asm.R2, 0),
-		asm.FnRedirect.Call(),
+		redirect.Call(),
 		asm.Return(),
 		add(offDropped, asm.R7).WithSymbol("drop"),
 		asm.Mov.Imm(asm.R0, actShot).WithSymbol("shot"),
