@@ -13,18 +13,37 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"brownout/cluster"
 	"brownout/internal/clock"
 	"brownout/internal/history"
 	"brownout/internal/needs"
 	"brownout/internal/plan"
 	"brownout/internal/sys/netns"
+	"brownout/internal/wire"
 	"brownout/internal/workload"
+	"brownout/kvserver"
 )
 
-// TestMain is also the load generator's process.
+// TestMain lets the test binary be started again as all helpers of a cluster,
+// as its target and as the load generator.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "_load" {
-		os.Exit(workload.LoadMain(os.Args[2:]))
+	if len(os.Args) > 1 {
+		switch args := os.Args[2:]; os.Args[1] {
+		case "_load":
+			os.Exit(workload.LoadMain(args))
+		case "_init":
+			os.Exit(cluster.InitMain(args))
+		case "_reaper":
+			os.Exit(cluster.ReaperMain(args))
+		case "_wire":
+			os.Exit(wire.Main(args))
+		case "kvserver":
+			if err := kvserver.Main(context.Background(), args, os.Stdout, os.Stderr); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
 	}
 	os.Exit(m.Run())
 }
