@@ -193,14 +193,14 @@ func (c *Cluster) lapTimer() func(stage string) {
 // 0 if they cannot have any of their own.
 func (c *Cluster) makeDirs() (uid int, err error) {
 	uid = uidBase
-	c.mech["uid"] = fmt.Sprintf("own, from %d", uidBase)
+	c.note("uid", fmt.Sprintf("own, from %d", uidBase))
 	for i, n := range c.nodes {
 		err := n.makeDirs(uid + i)
 		if c.cfg.noUsers {
 			err = syscall.EPERM
 		}
 		if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPERM) {
-			c.mech["uid"] = fmt.Sprintf("root without capabilities (%v)", err)
+			c.note("uid", fmt.Sprintf("root without capabilities (%v)", err))
 			for _, n := range c.nodes {
 				if err := n.makeDirs(0); err != nil {
 					return 0, err
@@ -221,7 +221,7 @@ func (c *Cluster) makeGroups() (err error) {
 	if err != nil {
 		return err
 	}
-	c.mech["cgroup"] = string(host.Mode())
+	c.note("cgroup", string(host.Mode()))
 	if c.groups, err = host.Create(c.owner.String()); err != nil {
 		return err
 	}

@@ -257,7 +257,7 @@ func TestUpThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
 	}{
 		{"a target that crashes", testTarget{args: []string{"crash"}}, []string{"ended before it was ready: exit code 3", "bad configuration: no such thing"}},
 		{"a target that never gets ready", testTarget{args: []string{"sulk"}}, []string{"n1 is not ready", "not within 700ms", "waiting for a quorum that never comes"}},
-		{"a program that is not there", missing{}, []string{"start n1", "/usr/bin/no-such-program", "no such file"}},
+		{"a program that is not there", missing{}, []string{"start n", "execute /usr/bin/no-such-program", "no such file"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg, _ := testConfig(t, 2, tt.target)

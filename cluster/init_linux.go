@@ -211,7 +211,7 @@ func (in *initProcess) start(c Command) (pid int, notes []string, err error) {
 	}
 	onSpareThread(func() { pid, notes, err = spawn(path, c.Argv, attr, in.setup.Joins) })
 	if err != nil {
-		return 0, nil, fmt.Errorf("start %s: %w", c.Argv[0], err)
+		return 0, nil, fmt.Errorf("execute %s: %w", c.Argv[0], err)
 	}
 	return pid, notes, nil
 }
