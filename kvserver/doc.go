@@ -4,11 +4,26 @@
 //
 // # The way of a write
 //
-// A connection's pipeline is parsed (resp.go), its writes join the proposer's
-// queue together (proposer.go), the proposer puts everything that waits into
+// A connection's pipeline is read (front.go) and parsed (resp.go, commands.go),
+// its writes join the proposer's queue together (proposer.go), the proposer puts everything that waits into
 // one Raft entry (entry.go), Raft stores and replicates it through the wrapped
 // log store and transport (logstore.go, transport.go), every node applies it
 // (fsm.go, sessions.go), and the results go back command by command.
+//
+// # Commands
+//
+// With their Redis meaning: PING, ECHO, SET key value [NX|XX], GET, DEL, EXISTS,
+// APPEND, STRLEN, MGET, MSET, DBSIZE, INFO, SELECT 0, QUIT, READONLY, READWRITE,
+// and as much of COMMAND, CONFIG GET, CLIENT and HELLO 2 as redis-cli,
+// redis-benchmark and client libraries ask for. Of its own:
+//
+//	CAS key old new              sets key to new if it holds old; answers [1, old], or
+//	                             [0, what it holds]. An absent key, which is [0, nil],
+//	                             matches nothing, not even the empty string.
+//	SESSION id                   registers a session (sessions.go); answers the number of its last write
+//	ONCE id number command...    does a write of a session at most once
+//
+// DEL and MSET of many keys are atomic; a pipeline is not.
 //
 // # What an error means
 //
