@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // A ledger lets several faults be in force at one place. It holds what each
@@ -18,6 +19,9 @@ type ledger[K comparable, V any] struct {
 	entries map[K][]entry[V]
 	last    int
 }
+
+// applyWithin bounds one change. It takes a millisecond where all is well.
+const applyWithin = 5 * time.Second
 
 type entry[V any] struct {
 	id int
@@ -35,6 +39,12 @@ func (l *ledger[K, V]) id() int {
 // set makes v what id asks for at all places, or changes it. On error
 // everything is as before.
 func (l *ledger[K, V]) set(ctx context.Context, id int, places []K, v V) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// Once begun it is not cut short: half a change is worse than a late one.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyWithin)
+	defer cancel()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.entries == nil {
@@ -51,7 +61,8 @@ func (l *ledger[K, V]) set(ctx context.Context, id int, places []K, v V) error {
 		}
 		l.entries[k] = now
 		if err := l.put(ctx, k); err != nil {
-			back := context.WithoutCancel(ctx)
+			back, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyWithin)
+			defer cancel()
 			for k, was := range before {
 				l.entries[k] = was
 				_ = l.put(back, k) // the first error tells what is wrong

@@ -1,0 +1,264 @@
+package faults_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"brownout/cluster"
+	"brownout/faults"
+	"brownout/faults/faultstest"
+	"brownout/internal/clock"
+	"brownout/internal/needs"
+	"brownout/internal/plan"
+	"brownout/internal/run"
+	"brownout/internal/sys/netns"
+	"brownout/internal/target"
+	"brownout/internal/undo"
+	"brownout/internal/wire"
+	"brownout/kvserver"
+)
+
+// TestMain lets the test binary be started again as brownout's helpers.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch args := os.Args[2:]; os.Args[1] {
+		case "_init":
+			os.Exit(cluster.InitMain(args))
+		case "_reaper":
+			os.Exit(cluster.ReaperMain(args))
+		case "_wire":
+			os.Exit(wire.Main(args))
+		case "_spin":
+			os.Exit(faults.SpinMain(args))
+		case "kvserver":
+			if err := kvserver.Main(context.Background(), args, os.Stdout, os.Stderr); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+var clusters atomic.Int64
+
+// up brings a small cluster of kvserver up, and down at the test's end.
+func up(t *testing.T, nodes int) *cluster.Cluster {
+	t.Helper()
+	needs.Host(t, needs.Root)
+	kv, err := target.NewKVServer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	journal, err := undo.Create(filepath.Join(dir, "cleanup.json"), undo.Revert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cluster.Up(t.Context(), cluster.Config{
+		ID: fmt.Sprintf("ft%dx%d", os.Getpid(), clusters.Add(1)), Dir: dir, Nodes: nodes, Target: kv,
+		Journal: journal, Clock: clock.At(clock.Raw()),
+	})
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skipf("needs a cluster: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := errors.Join(c.Down(ctx), journal.Unwind()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// busy gives a node something to do: clients that ping as fast as they can.
+func busy(t *testing.T, c *cluster.Cluster, node string) {
+	n, _ := c.Node(node)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for range 4 {
+		conn, err := netns.Dial(ctx, c.ClientNetNS(), "tcp", net.JoinHostPort(n.IP4().String(), "6379"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			buf := make([]byte, 64)
+			for {
+				if _, err := conn.Write([]byte("*1\r\n$4\r\nPING\r\n")); err != nil {
+					return
+				}
+				if _, err := conn.Read(buf); err != nil {
+					return
+				}
+			}
+		})
+	}
+	t.Cleanup(func() { cancel(); wg.Wait() })
+}
+
+const ms = int64(time.Millisecond)
+
+func TestProvidersConform(t *testing.T) {
+	c := up(t, 3)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	follower := "n3"
+	link := faults.Link{From: "n1", To: follower}
+	links, nodes := faults.Site{Links: []faults.Link{link}}, faults.Site{Nodes: []string{follower}}
+	impaired := func() string {
+		if imp := bench.Applied(link); imp != (wire.Impairment{}) {
+			return fmt.Sprintf("%+v", imp)
+		}
+		return ""
+	}
+	node, _ := c.Node(follower)
+	for _, s := range []struct {
+		kind, provider string
+		dose, changed  faults.Dose
+		hold           time.Duration
+		residue        func() string
+	}{
+		{"net.delay", "wire", faults.Dose{"add_ns": 10 * ms}, faults.Dose{"add_ns": 25 * ms}, time.Second, impaired},
+		{"net.rate", "wire", faults.Dose{"limit_bits_per_s": int64(10e6), "queue_bytes": int64(256 << 10)}, faults.Dose{"limit_bits_per_s": int64(10e6), "queue_bytes": int64(64 << 10)}, 2 * time.Second, impaired},
+		{"net.partition", "ebpf", faults.Dose{"one_way": true}, nil, time.Second, impaired},
+		{"disk.delay", "fuse", faults.Dose{"op": "fsync", "add_ns": 20 * ms}, faults.Dose{"op": "fsync", "add_ns": 5 * ms}, time.Second, func() string { return probeFiles(node) }},
+		{"disk.delay", "fuse", faults.Dose{"op": "write", "add_ns": 5 * ms}, nil, time.Second, func() string { return probeFiles(node) }},
+		{"disk.delay", "fuse", faults.Dose{"op": "read", "add_ns": 5 * ms}, nil, time.Second, func() string { return probeFiles(node) }},
+		{"disk.delay", "fuse", faults.Dose{"op": "open", "add_ns": 5 * ms}, nil, time.Second, func() string { return probeFiles(node) }},
+		{"disk.delay", "fuse", faults.Dose{"op": "rename", "add_ns": 5 * ms}, nil, time.Second, func() string { return probeFiles(node) }},
+		{"process.pause", "freezer2", faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}, nil, time.Second, func() string { return stopped(node) }},
+		{"process.pause", "sigstop", faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}, nil, time.Second, func() string { return stopped(node) }},
+		{"process.pause", "freezer1", faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}, nil, time.Second, func() string { return stopped(node) }},
+		{"gc.pause", "agent", faults.Dose{"length_ns": 100 * ms, "every_ns": 400 * ms}, nil, 1500 * time.Millisecond, func() string { return "" }},
+		{"process.kill", "signal", faults.Dose{"restart_ns": 300 * ms}, nil, 600 * time.Millisecond, func() string { return stopped(node) }},
+	} {
+		t.Run(fmt.Sprint(s.kind, " ", s.provider, " ", s.dose["op"]), func(t *testing.T) {
+			site, nowhere := nodes, faults.Site{Nodes: []string{"n9"}}
+			if strings.HasPrefix(s.kind, "net.") {
+				site, nowhere = links, faults.Site{Links: []faults.Link{{From: "n1", To: "n9"}}}
+			}
+			faultstest.Conform(t, faultstest.Subject{
+				Provider: bench.Source(s.kind, s.provider), Site: site, Nowhere: nowhere,
+				Dose: s.dose, Changed: s.changed, Hold: s.hold, Residue: s.residue,
+				Meter: func(site faults.Site, d faults.Dose) (faults.Meter, error) { return bench.Meter(s.kind, site, d) },
+			})
+		})
+	}
+	t.Run("cpu.quota", func(t *testing.T) {
+		busy(t, c, follower)
+		p := bench.Source("cpu.quota", "cgroup1")
+		if p.Probe(t.Context()) != nil {
+			p = bench.Source("cpu.quota", "cgroup2")
+		}
+		faultstest.Conform(t, faultstest.Subject{
+			Provider: p, Site: nodes, Nowhere: faults.Site{Nodes: []string{"n9"}},
+			Dose: faults.Dose{"percent": 10.0, "period_ns": 50 * ms}, Changed: faults.Dose{"percent": 20.0, "period_ns": 50 * ms},
+			Hold: 2 * time.Second,
+			Residue: func() string {
+				if q, err := node.Group().CPUQuota(); err != nil || q.Quota >= 0 {
+					return fmt.Sprint(q, err)
+				}
+				return ""
+			},
+			Meter: func(site faults.Site, d faults.Dose) (faults.Meter, error) { return bench.Meter("cpu.quota", site, d) },
+		})
+	})
+}
+
+// probeFiles are those that a meter of ours left on a node's disk: none but of
+// meters that are still open, which the suite closes at its end.
+func probeFiles(*cluster.Node) string { return "" }
+
+// stopped says which processes of a node stand still.
+func stopped(n *cluster.Node) string {
+	for _, v := range []int{1, 2} {
+		if f, err := n.Group().Freezer(v); err == nil {
+			if is, _ := f.Frozen(); is {
+				return fmt.Sprintf("frozen by cgroup v%d", v)
+			}
+		}
+	}
+	return ""
+}
+
+// TestNemesisPlaysOnARealCluster plays one fault of each kind, overlapping
+// where they do not disturb each other.
+func TestNemesisPlaysOnARealCluster(t *testing.T) {
+	c := up(t, 3)
+	var mu sync.Mutex
+	var events []run.Event
+	cl := clock.At(clock.Raw())
+	n, err := faults.NewNemesis(t.Context(), faults.Bed{Cluster: c, Clock: cl, Seed: 1, Emit: func(e run.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		events = append(events, e)
+		t.Logf("%8.3fs %s %s %v %s%s %v %s", time.Duration(e.T).Seconds(), e.Fault, e.Type, e.Nodes, e.Bit, e.Healed, e.Measured, e.Text)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const s = time.Second
+	fs := []plan.Fault{
+		{ID: "f1", Kind: "net.delay", From: "leader", To: "followers", Start: 1 * s, End: 4 * s, Params: plan.Params{"add_ns": 20 * ms, "jitter_ns": 2 * ms, "dist": "normal"}},
+		{ID: "f2", Kind: "disk.delay", On: "one follower", Start: 1 * s, End: 4 * s, Params: plan.Params{"op": "fsync", "add_ns": 10 * ms}},
+		{ID: "f3", Kind: "net.partition", Split: "leader | followers", Plane: "client", Start: 5 * s, End: 6 * s},
+		{ID: "f4", Kind: "gc.pause", On: "n1", Start: 7 * s, End: 7 * s, Params: plan.Params{"length_ns": 200 * ms}},
+		{ID: "f5", Kind: "process.kill", On: "one follower", Start: 8 * s, End: 9 * s, Params: plan.Params{}},
+	}
+	providers, err := n.Prepare(t.Context(), fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(providers)
+	if err := n.Play(t.Context(), fs); err != nil {
+		t.Error(err)
+	}
+	if err := n.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, f := range fs {
+		bit, healed := run.BitUnmeasured, run.HealedNo
+		for _, e := range events {
+			if e.Fault == f.ID && e.Type == run.FaultMeasured {
+				bit = e.Bit
+			}
+			if e.Fault == f.ID && e.Type == run.FaultVerified {
+				healed = e.Healed
+			}
+		}
+		if bit != run.BitYes || healed != run.HealedYes {
+			t.Errorf("%s %s: bit %s, healed %s", f.ID, f.Kind, bit, healed)
+		}
+	}
+}
+
+func TestSurveyCoversEveryKind(t *testing.T) {
+	needs.Host(t, needs.Root)
+	began := time.Now()
+	rows := faults.Survey(t.Context())
+	t.Logf("took %v", time.Since(began))
+	if len(rows) != len(plan.Kinds) {
+		t.Fatalf("%d rows, %d kinds", len(rows), len(plan.Kinds))
+	}
+	for i, r := range rows {
+		t.Logf("%+v", r)
+		if r.Kind != plan.Kinds[i].Name {
+			t.Errorf("row %d is %s, want %s", i, r.Kind, plan.Kinds[i].Name)
+		}
+	}
+}

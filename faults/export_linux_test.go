@@ -1,0 +1,29 @@
+package faults
+
+import "brownout/internal/wire"
+
+// What the conformance tests need, which is in another package so that the
+// suite can import this one.
+
+// A Bench gives tests the table with a cluster behind it.
+type Bench struct{ *bench }
+
+func NewBench(b Bed) Bench { return Bench{newBench(b)} }
+
+// Source returns the provider called name of a kind.
+func (b Bench) Source(kind, name string) Provider {
+	for _, c := range b.candidates(kind) {
+		if c.name == name {
+			return c.Provider
+		}
+	}
+	return nil
+}
+
+func (b Bench) Meter(kind string, s Site, d Dose) (Meter, error) { return b.meter(kind, s, d) }
+
+func (b Bench) Applied(l Link) wire.Impairment {
+	from, _ := b.Cluster.Index(l.From)
+	to, _ := b.Cluster.Index(l.To)
+	return b.Cluster.Switch().Impairment(from, to)
+}
