@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"brownout/internal/needs"
+	"brownout/internal/run"
+)
+
+const shortScenario = `version: 1
+name: short
+target: {kind: kvserver, nodes: 3}
+workload:
+  keys: {count: 30}
+  value: 64B
+  mix: {get: 50%, put: 40%, cas: 5%, append: 5%}
+  load: {rate: 300/s, clients: 16}
+  timeout: 1s
+timeline:
+  warmup: 500ms
+  baseline: 2s
+  faults:
+    - {at: 0s, for: 2s, disk.delay: {on: leader, op: fsync, add: 20ms}}
+  recovery: 2s
+expect:
+  - linearizable
+  - no acknowledged write is lost
+  - p50(put) during disk.delay > 10ms
+seed: 3
+`
+
+// brownoutIn runs the CLI and returns its streams and exit code.
+func brownoutIn(t *testing.T, dir string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	cmd := cli(t.Context(), dir, args...)
+	var out, talk bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &talk
+	err := cmd.Run()
+	if _, ok := err.(*exec.ExitError); err != nil && !ok {
+		t.Fatal(err)
+	}
+	return out.String(), talk.String(), cmd.ProcessState.ExitCode()
+}
+
+func writeScenario(t *testing.T, text string) (dir, file string) {
+	t.Helper()
+	dir = t.TempDir()
+	file = filepath.Join(dir, "scenario.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir, file
+}
+
+func TestRunEndsWithAVerdictThatCheckRepeats(t *testing.T) {
+	needs.Host(t, needs.Root)
+	before := hostFootprint(t)
+	dir, file := writeScenario(t, shortScenario)
+	stdout, stderr, code := brownoutIn(t, dir, "run", file, "--out", "r", "-o", "json")
+	var res run.Result
+	if err := json.Unmarshal([]byte(stdout), &res); err != nil {
+		t.Fatalf("stdout is not a result: %v\n%s\n%s", err, stdout, stderr)
+	}
+	// A busy host may make it inconclusive; then it must say so, and of itself.
+	switch {
+	case code != res.ExitCode || code != res.Verdict.ExitCode():
+		t.Errorf("exit %d, exit_code %d, verdict %s", code, res.ExitCode, res.Verdict)
+	case res.Verdict == run.Pass:
+	case res.Verdict == run.Inconclusive && (res.Host.Noise == "noisy" || res.Load.Verdict == "starved"):
+		t.Logf("inconclusive: %s", res.Why)
+	default:
+		t.Errorf("verdict %s: %s\n%s", res.Verdict, res.Why, stderr)
+	}
+	if res.Consistency.Verdict != "ok" || res.Consistency.Ops < 500 {
+		t.Errorf("consistency = %s over %d ops", res.Consistency.Verdict, res.Consistency.Ops)
+	}
+	if len(res.Faults) != 1 || res.Faults[0].Bit != run.BitYes || res.Faults[0].Healed != run.HealedYes {
+		t.Errorf("faults = %+v", res.Faults)
+	}
+	again, _, codeAgain := brownoutIn(t, dir, "check", "./r", "-o", "json")
+	var c run.Consistency
+	if err := json.Unmarshal([]byte(again), &c); err != nil || codeAgain != code || c.Ops != res.Consistency.Ops {
+		t.Errorf("check: exit %d, %v, %+v; want exit %d and the same consistency", codeAgain, err, c, code)
+	}
+	if left := awaitClean(t, before, 2*time.Second); len(left) > 0 {
+		t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
+	}
+}
+
+// TestInterruptHealsAndWrites sends the signal in the middle of the fault.
+func TestInterruptHealsAndWrites(t *testing.T) {
+	needs.Host(t, needs.Root)
+	before := hostFootprint(t)
+	dir, file := writeScenario(t, shortScenario)
+	cmd := cli(t.Context(), dir, "run", file, "--out", "r")
+	var talk bytes.Buffer
+	cmd.Stderr = &talk
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(3500*time.Millisecond, func() { _ = cmd.Process.Signal(syscall.SIGINT) })
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit %d, want 130\n%s", code, talk.String())
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "r", run.ResultFile))
+	var res run.Result
+	if err == nil {
+		err = json.Unmarshal(b, &res)
+	}
+	if err != nil || res.Verdict != run.Inconclusive || !strings.Contains(res.Why, "interrupted") {
+		t.Errorf("result = %s %q, %v; want inconclusive, interrupted", res.Verdict, res.Why, err)
+	}
+	if res.Consistency.Ops == 0 {
+		t.Error("the operations before the interrupt were lost")
+	}
+	if left := awaitClean(t, before, 2*time.Second); len(left) > 0 {
+		t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
+	}
+}
+
+func TestUpServesRedisClientsUntilDown(t *testing.T) {
+	needs.Host(t, needs.Root)
+	before := hostFootprint(t)
+	dir := t.TempDir()
+	stdout, stderr, code := brownoutIn(t, dir, "up", "-o", "json")
+	if code != 0 {
+		t.Fatalf("up: exit %d\n%s", code, stderr)
+	}
+	t.Cleanup(func() { _ = cli(t.Context(), dir, "down").Run() })
+	var info struct {
+		ID    string
+		Nodes []struct{ Name, Role string }
+	}
+	if err := json.Unmarshal([]byte(stdout), &info); err != nil || len(info.Nodes) != 3 {
+		t.Fatalf("up says %s, %v", stdout, err)
+	}
+	id, stderr, code := brownoutIn(t, dir, "fault", "add", "net.delay", "from=leader", "to=followers", "add=5ms")
+	if code != 0 {
+		t.Errorf("fault add: exit %d %s", code, stderr)
+	}
+	if out, stderr, code := brownoutIn(t, dir, "fault", "ls"); code != 0 || !strings.Contains(out, "net.delay") {
+		t.Errorf("fault ls: exit %d %q %s", code, out, stderr)
+	}
+	if _, stderr, code := brownoutIn(t, dir, "fault", "rm", strings.TrimSpace(id)); code != 0 {
+		t.Errorf("fault rm: exit %d %s", code, stderr)
+	}
+	if out, stderr, code := brownoutIn(t, dir, "enter", "n2", "--", "/bin/hostname"); code != 0 || strings.TrimSpace(out) != "n2" {
+		t.Errorf("enter n2: exit %d %q %s", code, out, stderr)
+	}
+	if _, _, code := brownoutIn(t, dir, "enter", "n2", "--", "/bin/sh", "-c", "exit 7"); code != 7 {
+		t.Errorf("enter passes on exit %d, want 7", code)
+	}
+	if _, stderr, code := brownoutIn(t, dir, "down"); code != 0 {
+		t.Errorf("down: exit %d %s", code, stderr)
+	}
+	if left := awaitClean(t, before, 2*time.Second); len(left) > 0 {
+		t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
+	}
+}

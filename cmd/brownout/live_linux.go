@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"brownout/faults"
+	"brownout/internal/run"
+	"brownout/internal/undo"
+	"brownout/internal/workload"
+	"brownout/scenarios"
+)
+
+// self is this binary; the helpers are started from it even if the file on
+// disk is replaced meanwhile.
+const self = "/proc/self/exe"
+
+// needRoot says so before anything is touched.
+func needRoot(what string) error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return &faults.Unsupported{What: what, Why: "not running as root; namespaces, cgroups and links need it", Cure: "sudo brownout ..."}
+}
+
+func liveRun(ctx context.Context, l loaded, dir, id string, live *progress) error {
+	if err := needRoot("run"); err != nil {
+		return err
+	}
+	return scenarios.Run(ctx, scenarios.Options{
+		Plan: l.plan, Source: l.source, Dir: dir, ID: id, Short: shortID(id), Exe: self, Argv: os.Args,
+		Event: live.event,
+		Status: func(p workload.Progress) {
+			live.status(fmt.Sprintf("%6.0f op/s  p50 %v  p99 %v  in flight %d", p.OKPerS,
+				p.P50.Round(10*time.Microsecond), p.P99.Round(10*time.Microsecond), p.InFlight))
+		},
+	})
+}
+
+// shortID is the suffix of a run's id.
+func shortID(id string) string { return id[strings.LastIndex(id, "_")+1:] }
+
+func up(ctx context.Context, file string, opt upOptions) error {
+	o, err := newOutput(opt.output)
+	if err != nil {
+		return err
+	}
+	if err := needRoot("up"); err != nil {
+		return err
+	}
+	if file == "" {
+		file = "quickstart"
+	}
+	l, err := load(file, runOptions{set: opt.set, nodes: opt.nodes})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	id := run.NewID(now, "up", suffix(now))
+	dir := opt.out
+	if dir == "" {
+		dir = filepath.Join(run.StoreDir, id)
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	so := scenarios.StartOptions{Plan: l.plan, Dir: dir, Short: shortID(id), Exe: self, Wait: opt.wait}
+	if opt.foreground {
+		return scenarios.ServeForeground(ctx, so, func() { _ = describeUp(ctx, o, so.Short) })
+	}
+	if err := scenarios.StartServer(ctx, so); err != nil {
+		return err
+	}
+	return describeUp(ctx, o, so.Short)
+}
+
+// describeUp prints the nodes of a standing cluster and what to do with them.
+func describeUp(ctx context.Context, o *output, id string) error {
+	r, err := scenarios.Connect(id)
+	if err != nil {
+		return err
+	}
+	info, err := r.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return o.print(info)
+	}
+	leader := "n1"
+	for _, n := range info.Nodes {
+		fmt.Fprintf(o.out, "%-4s %-9s %s\n", n.Name, n.Role, n.Client)
+		if n.Role == "leader" {
+			leader = n.Name
+		}
+	}
+	fmt.Fprintf(o.talk, `
+Cluster %s is up; logs and data in %s
+  brownout enter client -- redis-cli -h %s INFO      as its clients see it
+  brownout enter n1                                  inside a node
+  brownout fault add net.delay from=leader to=followers add=5ms
+  brownout down
+`, info.ID, info.Dir, leader)
+	return nil
+}
+
+func down(ctx context.Context, name string) error {
+	r, err := scenarios.Connect(name)
+	if err != nil {
+		return &usageError{err}
+	}
+	return r.Down(ctx)
+}
+
+func enter(ctx context.Context, name, node string, argv []string) error {
+	if err := needRoot("enter"); err != nil {
+		return err
+	}
+	r, err := scenarios.Connect(name)
+	if err != nil {
+		return &usageError{err}
+	}
+	info, err := r.Info(ctx)
+	if err != nil {
+		return err
+	}
+	code, err := scenarios.Enter(context.WithoutCancel(ctx), info, node, argv)
+	if err == nil && code != 0 {
+		err = &silent{code}
+	}
+	return err
+}
+
+func faultAdd(ctx context.Context, name, kind string, words []string) error {
+	r, err := scenarios.Connect(name)
+	if err != nil {
+		return &usageError{err}
+	}
+	info, err := r.Info(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := scenarios.ParseFault(kind, words, len(info.Nodes))
+	if err != nil {
+		return &usageError{err}
+	}
+	id, err := r.Add(ctx, f)
+	if err != nil {
+		return err
+	}
+	fmt.Println(id)
+	return nil
+}
+
+func faultList(ctx context.Context, name, format string) error {
+	o, err := newOutput(format)
+	if err != nil {
+		return err
+	}
+	r, err := scenarios.Connect(name)
+	if err != nil {
+		return &usageError{err}
+	}
+	list, err := r.Faults(ctx)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return o.print(list)
+	}
+	for _, f := range list {
+		fmt.Fprintf(o.out, "%-4s %-14s %-24s by %-9s %s  bit: %s %s\n", f.ID, f.Kind, strings.Join(f.Nodes, " "), f.Provider,
+			values(f.Requested), f.Bit, f.Why)
+	}
+	return nil
+}
+
+func faultRemove(ctx context.Context, name, id string) error {
+	r, err := scenarios.Connect(name)
+	if err != nil {
+		return &usageError{err}
+	}
+	return r.Remove(ctx, id)
+}
+
+func clean(ctx context.Context, format string, dry, all bool) error {
+	o, err := newOutput(format)
+	if err != nil {
+		return err
+	}
+	if err := needRoot("clean"); err != nil {
+		return err
+	}
+	found, err := undo.Find(ctx, all)
+	if err == nil && !dry {
+		found, err = undo.Sweep(ctx, all)
+	}
+	if o.json {
+		return errors.Join(err, o.print(found))
+	}
+	for _, r := range found {
+		fmt.Fprintf(o.out, "%s %s\n", r.Kind, r.Name)
+	}
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		fmt.Fprintln(o.talk, "nothing left behind on this host")
+	}
+	return nil
+}
+
+func doctor(ctx context.Context, format string) error {
+	o, err := newOutput(format)
+	if err != nil {
+		return err
+	}
+	rows := faults.Survey(ctx)
+	if o.json {
+		return o.print(rows)
+	}
+	available := 0
+	for _, r := range rows {
+		mark := "✗"
+		if r.Verdict == "ok" {
+			mark, available = "✓", available+1
+		}
+		fmt.Fprintf(o.out, "%s %-14s  %-10s  %s\n", mark, r.Kind, r.Provider, doctorNote(r))
+	}
+	fmt.Fprintf(o.out, "%d of %d faults available.\n", available, len(rows))
+	if available == 0 {
+		return &silent{exitUnsupported}
+	}
+	return nil
+}
+
+func doctorNote(r faults.Row) string {
+	if r.Verdict == "ok" {
+		return r.Why
+	}
+	return r.Why + "  → " + r.Cure
+}
+
+func calibrate(ctx context.Context, families []string, format string) error {
+	o, err := newOutput(format)
+	if err != nil {
+		return err
+	}
+	if err := needRoot("calibrate"); err != nil {
+		return err
+	}
+	rows, err := faults.Calibrate(ctx, self, families)
+	if o.json {
+		return errors.Join(err, o.print(rows))
+	}
+	for _, r := range rows {
+		fmt.Fprintf(o.out, "%-14s %-10s requested %-10s measured p50 %-10s p99 %-10s n %-5d error %+.2f %%  %s %s\n",
+			r.Kind, r.Provider, r.Requested, r.MeasuredP50, r.MeasuredP99, r.N, r.ErrorPct, r.Verdict, r.Why)
+	}
+	return err
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"brownout/internal/judge"
+	"brownout/internal/plan"
+	"brownout/internal/report"
+	"brownout/internal/run"
+	"brownout/internal/seed"
+	"brownout/scenarios"
+)
+
+type runOptions struct {
+	output  string
+	seed    uint64
+	seedSet bool
+	set     []string
+	out     string
+	target  string
+	nodes   int
+	dryRun  bool
+	repeat  int
+	keep    bool
+}
+
+func runCommand() *cobra.Command {
+	var opt runOptions
+	cmd := &cobra.Command{
+		Use:   "run FILE|NAME...",
+		Short: "Run scenarios: files, or built-in ones by name (root)",
+		Args:  usageArgs(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opt.seedSet = cmd.Flags().Changed("seed")
+			return runScenarios(cmd.Context(), args, opt)
+		},
+	}
+	runFlags(cmd, &opt)
+	return cmd
+}
+
+func runFlags(cmd *cobra.Command, opt *runOptions) {
+	f := cmd.Flags()
+	f.StringVarP(&opt.output, "output", "o", "text", "text or json (the result)")
+	f.Uint64Var(&opt.seed, "seed", 0, "seed of the plan (default: the scenario's)")
+	f.StringArrayVar(&opt.set, "set", nil, "override a field: PATH=VALUE, e.g. workload.load.rate=500/s")
+	f.StringVar(&opt.out, "out", "", "directory of the run (several runs: their parent); default runs/ID")
+	f.StringVar(&opt.target, "target", "", "kind of target, overrides target.kind")
+	f.IntVar(&opt.nodes, "nodes", 0, "number of nodes, overrides target.nodes")
+	f.BoolVar(&opt.dryRun, "dry-run", false, "print the plan and stop")
+	f.IntVar(&opt.repeat, "repeat", 1, "how often to run each scenario")
+	f.BoolVar(&opt.keep, "keep", false, "keep the nodes' data also when the run passes")
+}
+
+// loaded is a scenario with its plan and the bytes it came from.
+type loaded struct {
+	plan   *plan.Plan
+	source []byte
+}
+
+// load reads, overrides and resolves one scenario.
+func load(arg string, opt runOptions) (loaded, error) {
+	set := opt.set
+	if opt.target != "" {
+		set = append(set, "target.kind="+opt.target)
+	}
+	if opt.nodes != 0 {
+		set = append(set, fmt.Sprintf("target.nodes=%d", opt.nodes))
+	}
+	sc, source, err := scenarios.Load(arg, set)
+	if err != nil {
+		return loaded{}, &usageError{err}
+	}
+	s := sc.Seed
+	if opt.seedSet {
+		s = opt.seed
+	}
+	p, err := scenarios.Resolve(sc, s, version)
+	if err != nil {
+		return loaded{}, &usageError{err}
+	}
+	return loaded{p, source}, nil
+}
+
+func runScenarios(ctx context.Context, args []string, opt runOptions) error {
+	o, err := newOutput(opt.output)
+	if err != nil {
+		return err
+	}
+	if opt.repeat < 1 {
+		return &usageError{fmt.Errorf("--repeat %d: want 1 or more", opt.repeat)}
+	}
+	var all []loaded // every mistake is found before anything is started
+	var errs []error
+	for _, arg := range args {
+		l, err := load(arg, opt)
+		errs = append(errs, err)
+		all = append(all, l)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if opt.dryRun {
+		for _, l := range all {
+			if _, err := o.out.Write(scenarios.Encode(l.plan)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	codes := []int{}
+	for i := range opt.repeat {
+		for _, l := range all {
+			dir, id := runDir(l.plan, opt, len(all)*opt.repeat > 1, i)
+			code, err := runOne(ctx, o, l, dir, id, opt.keep)
+			if err != nil {
+				return err
+			}
+			codes = append(codes, code)
+		}
+	}
+	if code := worstCode(codes...); code != 0 {
+		return &silent{code}
+	}
+	return nil
+}
+
+// runDir names a run and its directory.
+func runDir(p *plan.Plan, opt runOptions, several bool, i int) (dir, id string) {
+	now := time.Now()
+	id = run.NewID(now, p.Scenario, suffix(now))
+	switch {
+	case opt.out == "":
+		return filepath.Join(run.StoreDir, id), id
+	case several:
+		return filepath.Join(opt.out, fmt.Sprintf("%s-%d", p.Scenario, i+1)), id
+	}
+	return opt.out, id
+}
+
+// suffix tells two runs of one second apart; it also names all that the run
+// creates on the host, so it must differ between runs at the same time.
+func suffix(now time.Time) string {
+	const letters = "0123456789abcdefghijkmnpqrstuvwxyz"
+	r := seed.Stream(uint64(now.UnixNano())^uint64(os.Getpid())<<40, "run id")
+	b := make([]byte, 4)
+	for i := range b {
+		b[i] = letters[r.Uint64()%uint64(len(letters))]
+	}
+	return string(b)
+}
+
+// runOne runs one plan, judges it from its files and prints the result.
+func runOne(ctx context.Context, o *output, l loaded, dir, id string, keep bool) (int, error) {
+	live := newProgress(o, l.plan)
+	runErr := liveRun(ctx, l, dir, id, live)
+	live.done()
+	if runErr != nil && !recorded(dir) {
+		return 0, runErr
+	}
+	if dir == filepath.Join(run.StoreDir, id) {
+		if err := run.MarkLatest(run.StoreDir, id); err != nil {
+			fmt.Fprintln(o.talk, "brownout: mark latest:", err)
+		}
+	}
+	// Judging goes on after an interrupt: what was recorded is still worth a result.
+	res, err := judgeDir(context.WithoutCancel(ctx), dir)
+	if err != nil {
+		return 0, errors.Join(runErr, err)
+	}
+	if err := o.result(res, dir); err != nil {
+		return 0, err
+	}
+	if i, ok := errors.AsType[*interrupted](context.Cause(ctx)); ok {
+		return 0, i
+	}
+	if runErr != nil {
+		fmt.Fprintln(o.talk, "brownout:", runErr)
+		if errors.Is(runErr, errors.ErrUnsupported) {
+			return exitUnsupported, nil
+		}
+	}
+	if res.ExitCode == 0 && !keep {
+		dropData(dir)
+	}
+	return res.ExitCode, nil
+}
+
+// recorded reports whether a run got as far as leaving something to judge.
+func recorded(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, run.HistoryFile))
+	return err == nil
+}
+
+// judgeDir judges a run's directory and writes the results beside its data.
+func judgeDir(ctx context.Context, dir string) (run.Result, error) {
+	fsys := os.DirFS(dir)
+	res, err := judge.Judge(ctx, fsys, judge.Options{})
+	if err != nil {
+		return res, fmt.Errorf("judge %s: %w", dir, err)
+	}
+	return res, report.Write(dir, fsys, res)
+}
+
+// dropData removes the nodes' data of a run that passed; logs stay.
+func dropData(dir string) {
+	data, err := filepath.Glob(filepath.Join(dir, run.NodesDir, "*", "data"))
+	if err != nil {
+		return
+	}
+	for _, d := range data {
+		_ = os.RemoveAll(d) // only space is at stake
+	}
+}
+
+// result prints what a run came to.
+func (o *output) result(res run.Result, dir string) error {
+	if o.json {
+		return o.print(res)
+	}
+	if err := report.Text(o.out, res, o.colour); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(o.out, "\nRun        %s\nAgain      brownout check %s   (no root)\n", dir, dir)
+	return err
+}
+
+func listCommand() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the built-in scenarios",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			o, err := newOutput(format)
+			if err != nil {
+				return err
+			}
+			all := scenarios.List()
+			if o.json {
+				return o.print(all)
+			}
+			for _, s := range all {
+				fmt.Fprintf(o.out, "%-22s  %s\n", s.Name, s.Summary)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func schemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON schema of scenario files, for editors",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			b, err := scenarios.Schema()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Println(strings.TrimRight(string(b), "\n"))
+			return err
+		},
+	}
+}

@@ -1,0 +1,368 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"brownout/cluster"
+	"brownout/faults"
+	"brownout/internal/clock"
+	"brownout/internal/plan"
+	"brownout/internal/run"
+	"brownout/internal/undo"
+	"brownout/internal/workload"
+)
+
+// Options of one run.
+type Options struct {
+	Plan   *plan.Plan
+	Source []byte // of the scenario, after --set; kept with the run
+	Dir    string // of the run; made here, must not hold anything
+	ID     string // of the run
+	Short  string // names what is made on the host, [a-z0-9]+; unique among live runs
+	Exe    string // this binary
+	Argv   []string
+
+	Event  func(run.Event)         // each event as it happens; may be nil
+	Status func(workload.Progress) // about twice a second; may be nil
+}
+
+// Bounds of the steps that wait.
+const (
+	calibrateFor  = 3 * time.Second  // closed loop before a load relative to the maximum
+	quiesceWithin = 15 * time.Second // for the nodes to agree after the last heal
+	readWithin    = 20 * time.Second // for the final reads
+	closeWithin   = 10 * time.Second // for taking things down after the run ended or was interrupted
+)
+
+// Run makes one run of a plan: cluster up, load, faults, heal, final reads,
+// cluster down. When it returns, everything that it saw is in the run's
+// directory, also after an error and an interrupt; judging is somebody else's.
+//
+// Errors that are [errors.ErrUnsupported] mean that this host cannot do it.
+func Run(ctx context.Context, o Options) (err error) {
+	s := &session{Options: o}
+	if err := s.open(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close(err)) }()
+	if err := s.setup(ctx); err != nil {
+		return err
+	}
+	if err := s.drive(ctx); err != nil {
+		return err
+	}
+	return s.settle(ctx)
+}
+
+// A session is one run in progress.
+type session struct {
+	Options
+	manifest run.Manifest
+	events   *eventLog
+	journal  *undo.Journal
+	cluster  *cluster.Cluster
+	nemesis  *faults.Nemesis
+	load     *workload.Generator
+	clock    clock.Clock
+	rate     float64 // operations per second offered; 0 for a closed loop
+	max      float64 // calibrated; 0 if it was not
+}
+
+func (s *session) path(name string) string { return filepath.Join(s.Dir, name) }
+
+// open makes the run's directory and all files that can be written before
+// anything is started.
+func (s *session) open() error {
+	abs, err := filepath.Abs(s.Dir)
+	if err != nil {
+		return err
+	}
+	s.Dir = abs
+	if err := makeDir(s.Dir); err != nil {
+		return err
+	}
+	s.manifest = manifest(s.Plan, s.ID, s.Dir, s.Exe, s.Argv)
+	for _, f := range []struct {
+		name string
+		b    []byte
+	}{
+		{run.ScenarioFile, s.Source},
+		{run.PlanFile, Encode(s.Plan)},
+		{run.HistoryFile, nil}, // so that a run that never got to its load can be judged for what it is
+	} {
+		if err := writeFile(s.path(f.name), f.b); err != nil {
+			return &DirError{s.Dir, err}
+		}
+	}
+	if err := writeJSON(s.path(run.ManifestFile), s.manifest); err != nil {
+		return &DirError{s.Dir, err}
+	}
+	if s.events, err = newEventLog(s.path(run.EventsFile), s.Event); err != nil {
+		return &DirError{s.Dir, err}
+	}
+	if s.journal, err = undo.Create(s.path(run.CleanupFile), undo.Revert); err != nil {
+		return &DirError{s.Dir, err}
+	}
+	return nil
+}
+
+func (s *session) note(format string, a ...any) {
+	s.events.emit(run.Event{Type: run.Note, Text: fmt.Sprintf(format, a...)})
+}
+
+// setup brings the cluster and the load generator up, chooses the faults'
+// providers and finds the rate.
+func (s *session) setup(ctx context.Context) error {
+	target, err := targetFor(s.Plan.Target)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	s.cluster, err = cluster.Up(ctx, cluster.Config{
+		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: target, Exe: s.Exe,
+		Journal: s.journal, Emit: s.events.emit, Clock: clock.At(clock.Raw()),
+	})
+	if err != nil {
+		return fmt.Errorf("start cluster: %w", err)
+	}
+	s.note("cluster    %d nodes up in %v, leader %s", s.Plan.Target.Nodes, time.Since(began).Round(time.Millisecond), s.cluster.Leader())
+	s.load, err = workload.Start(ctx, s.Exe, s.cluster.ClientNetNS(), s.path("load.log"), s.Short)
+	if err != nil {
+		return fmt.Errorf("start load generator: %w", err)
+	}
+	if err := s.measureNoise(ctx, "before"); err != nil {
+		return err
+	}
+	return s.calibrate(ctx)
+}
+
+// calibrate turns a load that is a share of the maximum into a rate.
+func (s *session) calibrate(ctx context.Context) error {
+	l := s.Plan.Load
+	s.rate = l.Rate
+	if l.OfMax == 0 {
+		return nil
+	}
+	s.note("calibrate  closed loop for %v", calibrateFor)
+	max, err := s.load.Calibrate(ctx, s.spec(), calibrateFor)
+	if err != nil {
+		return fmt.Errorf("calibrate load: %w", err)
+	}
+	s.max, s.rate = max, max*l.OfMax
+	return nil
+}
+
+// spec tells the load generator what to do.
+func (s *session) spec() workload.Spec {
+	sp := workload.Spec{
+		Zero: s.clock.Zero(), Load: s.Plan.Load, Seed: s.Plan.Seed, Rate: s.rate,
+		Target: s.Plan.Target.Kind, Spool: s.path(run.SpoolFile), History: s.path(run.HistoryFile),
+	}
+	if n := len(s.Plan.Phases); n > 0 {
+		sp.Start, sp.End = s.Plan.Phases[0].Start, s.Plan.Phases[n-1].End
+	}
+	for _, n := range s.cluster.Nodes() {
+		sp.Endpoints = append(sp.Endpoints, workload.Endpoint{Node: n.Name(), Addr: clientAddr(n)})
+	}
+	return sp
+}
+
+// startIn is how far ahead of now the run's zero lies: enough for everyone to
+// be waiting when it comes.
+const startIn = 100 * time.Millisecond
+
+// drive runs the load, the telemetry and the faults of the plan. The load
+// decides when the run is over; the first error of any of them ends all.
+func (s *session) drive(ctx context.Context) error {
+	s.clock = clock.At(clock.Raw() + int64(startIn))
+	nemesis, err := faults.NewNemesis(ctx, faults.Bed{
+		Cluster: s.cluster, Clock: s.clock, Seed: s.Plan.Seed, Emit: s.events.emit, Network: s.Plan.Network, Exe: s.Exe,
+	})
+	if err != nil {
+		return err
+	}
+	s.nemesis = nemesis
+	if s.manifest.Providers, err = nemesis.Prepare(ctx, s.Plan.Faults); err != nil {
+		return err
+	}
+	s.manifest.Mechanisms = s.cluster.Mechanisms()
+	if err := writeJSON(s.path(run.ManifestFile), s.manifest); err != nil {
+		return err
+	}
+	s.events.start(s.clock)
+	s.events.emit(run.Event{Type: run.LoadStarted, Data: map[string]any{
+		"rate_per_s": s.rate, "max_per_s": s.max, "clients": s.Plan.Load.Clients,
+	}})
+
+	live, stop := context.WithCancel(ctx)
+	defer stop()
+	g, live := errgroup.WithContext(live)
+	g.Go(func() error { defer stop(); return wrap("load", s.runLoad(live)) })
+	g.Go(func() error { return wrap("faults", s.nemesis.Play(live, s.Plan.Faults)) })
+	g.Go(func() error { return wrap("telemetry", s.sample(live)) })
+	g.Go(func() error { return wrap("watch roles", s.cluster.Watch(live)) })
+	g.Go(func() error { return wrap("phases", s.announce(live)) })
+	err = g.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		s.events.emit(run.Event{Type: run.Interrupted, Text: cause.Error()})
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+// announce emits each phase as it begins.
+func (s *session) announce(ctx context.Context) error {
+	for _, p := range s.Plan.Phases {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Until(s.clock.Time(p.Start))):
+			s.events.emit(run.Event{T: max(int64(p.Start), 1), Type: run.PhaseStarted, Phase: p.Name})
+		}
+	}
+	return nil
+}
+
+// runLoad offers the load until the plan's end and records how it went.
+func (s *session) runLoad(ctx context.Context) error {
+	shown := make(chan struct{})
+	defer close(shown)
+	if s.Status != nil {
+		go func() {
+			tick := time.NewTicker(500 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-shown:
+					return
+				case <-tick.C:
+					s.Status(s.load.Progress())
+				}
+			}
+		}()
+	}
+	rep, err := s.load.Run(ctx, s.spec())
+	s.events.emit(run.Event{Type: run.LoadEnded, Data: rep.Data()})
+	return err
+}
+
+// settle runs after the last heal: wait until the nodes agree, read every key
+// once more, and close the history.
+func (s *session) settle(ctx context.Context) error {
+	if err := s.quiesce(ctx); err != nil {
+		s.events.emit(run.Event{Type: run.TestbedFailed, Text: "the nodes did not settle after the run: " + err.Error()})
+	}
+	read, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	missing, err := s.load.FinalReads(read, s.spec(), s.keys(), readWithin)
+	if len(missing) > 0 {
+		s.note("final reads of %d of %d keys got no answer within %v", len(missing), s.Plan.Load.Keys, readWithin)
+	}
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("final reads: %w", err)
+	}
+	if err := s.measureNoise(ctx, "after"); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+func (s *session) keys() []string {
+	keys := make([]string, s.Plan.Load.Keys)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("k%d", i)
+	}
+	return keys
+}
+
+// quiesce waits until every node is ready and has applied as much as the
+// others, so that the final reads see what a client would see for good.
+func (s *session) quiesce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, quiesceWithin)
+	defer cancel()
+	if err := s.cluster.WaitReady(ctx); err != nil {
+		return err
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st := s.cluster.Statuses(ctx)
+		if agreed(st) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("applied indexes still differ after %v: %s", quiesceWithin, applied(st))
+		case <-tick.C:
+		}
+	}
+}
+
+func agreed(st []cluster.Status) bool {
+	for _, s := range st {
+		if s.Err != nil || s.Applied != st[0].Applied {
+			return false
+		}
+	}
+	return true
+}
+
+func applied(st []cluster.Status) string {
+	words := make([]string, len(st))
+	for i, s := range st {
+		words[i] = fmt.Sprintf("%s %d", s.Node, s.Applied)
+	}
+	return strings.Join(words, ", ")
+}
+
+// close ends the run on every path, also after an interrupt: it heals, writes
+// what was recorded, takes the cluster down and reports what could not be undone.
+func (s *session) close(cause error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+	var errs []error
+	if s.nemesis != nil {
+		errs = append(errs, wrap("heal", s.nemesis.Close(ctx)))
+	}
+	if s.load != nil {
+		errs = append(errs, wrap("write history", s.load.Finish(ctx)))
+	}
+	if s.cluster != nil {
+		s.reportWire(ctx)
+		errs = append(errs, wrap("stop cluster", s.cluster.Down(ctx)))
+	}
+	if s.journal != nil {
+		errs = append(errs, wrap("clean up", s.journal.Unwind()))
+	}
+	if s.events != nil {
+		e := run.Event{Type: run.RunEnded}
+		if cause != nil {
+			e.Text = cause.Error()
+			if !errors.Is(cause, context.Canceled) {
+				s.events.emit(run.Event{Type: run.TestbedFailed, Text: cause.Error()})
+			}
+		}
+		s.events.emit(e)
+		errs = append(errs, s.events.close())
+	}
+	return errors.Join(errs...)
+}
+
+// reportWire records how late the wire was with the packets it held.
+func (s *session) reportWire(ctx context.Context) {
+	st, ok, err := s.cluster.Switch().WireStats(ctx, false)
+	if err != nil || !ok { // a wire that died was reported when it did
+		return
+	}
+	s.events.emit(run.Event{Type: run.WireReport, Data: map[string]any{
+		"lateness_p50_ns": st.Lateness.P50, "lateness_p99_ns": st.Lateness.P99, "lateness_max_ns": st.Lateness.Max,
+		"frames": st.Lateness.N, "overruns": st.Overruns, "scheduling": st.Sched,
+	}})
+}

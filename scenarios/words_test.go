@@ -1,0 +1,42 @@
+package scenarios
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseFault(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		kind   string
+		words  []string
+		length time.Duration
+		err    string
+	}{
+		{"until it is removed", "net.delay", []string{"from=leader", "to=followers", "add=5ms"}, 0, ""},
+		{"for a time", "disk.delay", []string{"on=n2", "op=fsync", "add=20ms", "for=30s"}, 30 * time.Second, ""},
+		{"a split", "net.partition", []string{"split=n1 | n2,n3"}, 0, ""},
+		{"several nodes", "cpu.quota", []string{"on=n1,n2", "percent=20%"}, 0, ""},
+		{"by itself over", "gc.pause", []string{"on=leader", "length=200ms"}, 0, ""},
+		{"until restarted by removal", "process.kill", []string{"on=leader"}, 0, ""},
+		{"an unknown kind", "net.dealy", []string{"from=leader"}, 0, "net.delay"},
+		{"an unknown word", "net.delay", []string{"from=leader", "to=followers", "ad=5ms"}, 0, `"add"`},
+		{"a missing word", "net.delay", []string{"from=leader", "to=followers"}, 0, "add"},
+		{"no unit", "net.delay", []string{"from=leader", "to=followers", "add=5"}, 0, "5"},
+		{"no node of that name", "disk.delay", []string{"on=n7", "add=5ms"}, 0, "n7"},
+		{"no value", "disk.delay", []string{"on"}, 0, "NAME=VALUE"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, err := ParseFault(tt.kind, tt.words, 3)
+			switch {
+			case tt.err != "":
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("ParseFault(%s %v) = %+v, %v; want an error with %q", tt.kind, tt.words, f, err, tt.err)
+				}
+			case err != nil || f.Kind != tt.kind || f.End-f.Start != tt.length:
+				t.Errorf("ParseFault(%s %v) = %+v, %v; want length %v", tt.kind, tt.words, f, err, tt.length)
+			}
+		})
+	}
+}
