@@ -15,6 +15,8 @@ import (
 	"brownout/internal/workload"
 )
 
+func init() { workload.Register("kvserver", &KVDialer{}) }
+
 // maxRedirects bounds how often one operation follows a redirect without a
 // pause in between: during an election two nodes may point at each other.
 const maxRedirects = 3

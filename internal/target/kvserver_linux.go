@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"brownout/cluster"
-	"brownout/internal/workload"
 	"brownout/kvserver"
 )
 
@@ -32,8 +31,6 @@ const (
 	kvAdmin      = "/run/admin.sock"
 	kvData       = "/data"
 )
-
-func init() { workload.Register("kvserver", &KVDialer{}) }
 
 // KVServer starts kvserver on a cluster's nodes. The first node stands for
 // election at once on its very first start, so that a cluster has a leader
