@@ -1,0 +1,381 @@
+package faultfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// A node is a file or directory. What it does not say is done by go-fuse's
+// loopback node on the backing path.
+type node struct {
+	fs.LoopbackNode
+	s *Server
+
+	mu   sync.Mutex
+	open []*file
+}
+
+var (
+	_ fs.NodeOpener         = (*node)(nil)
+	_ fs.NodeCreater        = (*node)(nil)
+	_ fs.NodeOpendirHandler = (*node)(nil)
+	_ fs.NodeRenamer        = (*node)(nil)
+	_ fs.NodeUnlinker       = (*node)(nil)
+	_ fs.NodeRmdirer        = (*node)(nil)
+	_ fs.NodeMkdirer        = (*node)(nil)
+	_ fs.NodeMknoder        = (*node)(nil)
+	_ fs.NodeLinker         = (*node)(nil)
+	_ fs.NodeSymlinker      = (*node)(nil)
+	_ fs.NodeGetattrer      = (*node)(nil)
+	_ fs.NodeSetattrer      = (*node)(nil)
+	_ fs.NodeStatxer        = (*node)(nil)
+	_ fs.NodeCopyFileRanger = (*node)(nil)
+)
+
+// newRoot makes the tree's root. Backing paths go through the open directory,
+// so that the server does not care what is mounted over its path later.
+func (s *Server) newRoot() (fs.InodeEmbedder, error) {
+	path := fmt.Sprintf("/proc/self/fd/%d", s.root.Fd())
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		return nil, err
+	}
+	data := &fs.LoopbackRoot{Path: path, Dev: uint64(st.Dev)}
+	data.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
+		return &node{LoopbackNode: fs.LoopbackNode{RootData: r}, s: s}
+	}
+	data.RootNode = data.NewNode(data, nil, "", &st)
+	return data.RootNode, nil
+}
+
+// do decides on an operation, waits, does it on the backing files, and counts.
+func (s *Server) do(ctx context.Context, op Op, f func() (bytes int, errno syscall.Errno)) syscall.Errno {
+	c := &s.ops[index(op)]
+	c.n.Add(1)
+	begin := time.Now()
+	if d := s.engine.Load().Decide(op); d.Delay > 0 {
+		if errno := s.wait(ctx, d.Delay); errno != 0 {
+			return errno
+		}
+		now := time.Now()
+		c.delays.add(now.Sub(begin))
+		begin = now
+	}
+	n, errno := f()
+	c.backings.add(time.Since(begin))
+	if n > 0 {
+		c.bytes.Add(uint64(n))
+	}
+	if errno != 0 {
+		c.errors.Add(1)
+	}
+	return errno
+}
+
+// path returns the backing path.
+func (n *node) path() string { return filepath.Join(n.RootData.Path, n.Path(n.Root())) }
+
+func (n *node) Open(ctx context.Context, flags uint32) (fh fs.FileHandle, fuseFlags uint32, errno syscall.Errno) {
+	errno = n.s.do(ctx, Open, func() (int, syscall.Errno) {
+		// O_DIRECT would need the alignment of the backing device, which our
+		// buffers do not have. O_APPEND: the kernel names the offset itself.
+		flags &^= unix.O_DIRECT | unix.O_APPEND | fuse.FMODE_EXEC
+		fd, err := n.s.openBelow(n.Path(n.Root()), int(flags))
+		if err != nil {
+			return 0, fs.ToErrno(err)
+		}
+		fh = n.file(os.NewFile(uintptr(fd), n.Path(n.Root())))
+		return 0, 0
+	})
+	return fh, 0, errno
+}
+
+// openBelow opens a path below the backing directory. It follows no link on the
+// way: the node's user can make links, and we open as root.
+func (s *Server) openBelow(path string, flags int) (int, error) {
+	if path == "" {
+		path = "."
+	}
+	for {
+		fd, err := unix.Openat2(int(s.root.Fd()), path, &unix.OpenHow{
+			Flags:   uint64(flags|unix.O_CLOEXEC|unix.O_NOFOLLOW) &^ unix.O_CREAT,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		switch {
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // EAGAIN: renamed meanwhile
+			continue
+		case errors.Is(err, unix.ENOSYS): // before Linux 5.6
+			return unix.Openat(int(s.root.Fd()), path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		}
+		return fd, err
+	}
+}
+
+func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (child *fs.Inode, fh fs.FileHandle, fuseFlags uint32, errno syscall.Errno) {
+	errno = n.s.do(ctx, Open, func() (int, syscall.Errno) {
+		var h fs.FileHandle
+		var errno syscall.Errno
+		child, h, fuseFlags, errno = n.LoopbackNode.Create(ctx, name, flags&^unix.O_DIRECT, mode, out)
+		if errno != 0 {
+			return 0, errno
+		}
+		lf := h.(*fs.LoopbackFile)
+		fd, ok := lf.PassthroughFd()
+		if !ok {
+			return 0, syscall.EBADF
+		}
+		// The caller's umask is in mode already; ours was applied, too.
+		if err := unix.Fchmod(fd, mode&0o7777); err == nil {
+			out.Mode = out.Mode&^0o7777 | mode&0o7777
+		}
+		// A file of our own: go-fuse's may not outlive its finalizer.
+		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		lf.Release(ctx)
+		if err != nil {
+			return 0, fs.ToErrno(err)
+		}
+		fh = child.Operations().(*node).file(os.NewFile(uintptr(own), name))
+		return 0, 0
+	})
+	return child, fh, fuseFlags, errno
+}
+
+func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	fh, ff, errno := n.LoopbackNode.OpendirHandle(ctx, flags)
+	if errno != 0 {
+		return nil, 0, errno
+	}
+	if h, ok := fh.(dirStream); ok {
+		return &dir{h, n.s}, ff, 0
+	}
+	return fh, ff, 0
+}
+
+func (n *node) Rename(ctx context.Context, name string, to fs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+	return n.s.do(ctx, Rename, func() (int, syscall.Errno) {
+		return 0, n.LoopbackNode.Rename(ctx, name, to, newName, flags)
+	})
+}
+
+func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
+	return n.s.do(ctx, Meta, func() (int, syscall.Errno) { return 0, n.LoopbackNode.Unlink(ctx, name) })
+}
+
+func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
+	return n.s.do(ctx, Meta, func() (int, syscall.Errno) { return 0, n.LoopbackNode.Rmdir(ctx, name) })
+}
+
+func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (child *fs.Inode, errno syscall.Errno) {
+	errno = n.s.do(ctx, Meta, func() (int, syscall.Errno) {
+		var errno syscall.Errno
+		child, errno = n.LoopbackNode.Mkdir(ctx, name, mode, out)
+		if errno == 0 && unix.Chmod(filepath.Join(n.path(), name), mode&0o7777) == nil {
+			out.Mode = out.Mode&^0o7777 | mode&0o7777
+		}
+		return 0, errno
+	})
+	return child, errno
+}
+
+func (n *node) Mknod(ctx context.Context, name string, mode, dev uint32, out *fuse.EntryOut) (child *fs.Inode, errno syscall.Errno) {
+	errno = n.s.do(ctx, Meta, func() (int, syscall.Errno) {
+		var errno syscall.Errno
+		child, errno = n.LoopbackNode.Mknod(ctx, name, mode, dev, out)
+		if errno == 0 && unix.Chmod(filepath.Join(n.path(), name), mode&0o7777) == nil {
+			out.Mode = out.Mode&^0o7777 | mode&0o7777
+		}
+		return 0, errno
+	})
+	return child, errno
+}
+
+func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, out *fuse.EntryOut) (child *fs.Inode, errno syscall.Errno) {
+	errno = n.s.do(ctx, Meta, func() (int, syscall.Errno) {
+		var errno syscall.Errno
+		child, errno = n.LoopbackNode.Link(ctx, target, name, out)
+		return 0, errno
+	})
+	return child, errno
+}
+
+func (n *node) Symlink(ctx context.Context, target, name string, out *fuse.EntryOut) (child *fs.Inode, errno syscall.Errno) {
+	errno = n.s.do(ctx, Meta, func() (int, syscall.Errno) {
+		var errno syscall.Errno
+		child, errno = n.LoopbackNode.Symlink(ctx, target, name, out)
+		return 0, errno
+	})
+	return child, errno
+}
+
+// handle returns the handle to use where the kernel names none: fstat(2) of a
+// file that was unlinked does not, and there is no path to look at.
+func (n *node) handle(fh fs.FileHandle) fs.FileHandle {
+	if fh != nil {
+		return fh
+	}
+	if _, parent := n.Parent(); parent != nil || n.IsRoot() {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.open) > 0 {
+		return n.open[0] // it is not closed meanwhile: the caller has one open, too
+	}
+	return nil
+}
+
+func (n *node) Getattr(ctx context.Context, fh fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	return n.LoopbackNode.Getattr(ctx, n.handle(fh), out)
+}
+
+func (n *node) Setattr(ctx context.Context, fh fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	return n.s.do(ctx, Meta, func() (int, syscall.Errno) {
+		if h, ok := n.handle(fh).(*file); ok {
+			return 0, h.Setattr(ctx, in, out)
+		}
+		return 0, n.LoopbackNode.Setattr(ctx, fh, in, out)
+	})
+}
+
+// Statx is not offered: the kernel then asks by Getattr, where unlinked files are found.
+func (n *node) Statx(context.Context, fs.FileHandle, uint32, uint32, *fuse.StatxOut) syscall.Errno {
+	return syscall.ENOSYS
+}
+
+// CopyFileRange is not offered: the kernel then reads and writes, which we see.
+func (n *node) CopyFileRange(context.Context, fs.FileHandle, uint64, *fs.Inode, fs.FileHandle, uint64, uint64, uint64) (uint32, syscall.Errno) {
+	return 0, syscall.ENOSYS
+}
+
+// A file is an open file.
+type file struct {
+	*fs.LoopbackFile // Lseek, Getattr, Setattr; locks are not asked for
+	n                *node
+	fd               int // valid until Release, which the kernel sends after the last operation
+	passes           bool
+}
+
+var (
+	_ fs.FileReader          = (*file)(nil)
+	_ fs.FileWriter          = (*file)(nil)
+	_ fs.FileWritever        = (*file)(nil)
+	_ fs.FileFsyncer         = (*file)(nil)
+	_ fs.FileFlusher         = (*file)(nil)
+	_ fs.FileAllocater       = (*file)(nil)
+	_ fs.FileReleaser        = (*file)(nil)
+	_ fs.FileIoctler         = (*file)(nil)
+	_ fs.FilePassthroughFder = (*file)(nil)
+)
+
+func (n *node) file(f *os.File) *file {
+	h := &file{LoopbackFile: fs.NewLoopbackFileFromOS(f), n: n, fd: int(f.Fd())}
+	n.mu.Lock()
+	n.open = append(n.open, h)
+	n.mu.Unlock()
+	return h
+}
+
+func (h *file) PassthroughFd() (int, bool) {
+	if !h.n.s.opt.Passthrough {
+		return -1, false
+	}
+	if !h.passes {
+		h.passes = true
+		h.n.s.passthrough.Add(1)
+	}
+	return h.fd, true
+}
+
+func (h *file) Read(ctx context.Context, buf []byte, off int64) (res fuse.ReadResult, errno syscall.Errno) {
+	errno = h.n.s.do(ctx, Read, func() (int, syscall.Errno) {
+		// Into a buffer, not by splice, which would happen after we return and count.
+		n, err := unix.Pread(h.fd, buf, off)
+		if err != nil {
+			return 0, fs.ToErrno(err)
+		}
+		res = fuse.ReadResultData(buf[:n])
+		return n, 0
+	})
+	return res, errno
+}
+
+func (h *file) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	return h.write(ctx, func() (int, error) { return unix.Pwrite(h.fd, data, off) })
+}
+
+func (h *file) Writev(ctx context.Context, data [][]byte, off int64) (uint32, syscall.Errno) {
+	return h.write(ctx, func() (int, error) { return unix.Pwritev(h.fd, data, off) })
+}
+
+func (h *file) write(ctx context.Context, f func() (int, error)) (n uint32, errno syscall.Errno) {
+	errno = h.n.s.do(ctx, Write, func() (int, syscall.Errno) {
+		w, err := f()
+		n = uint32(max(w, 0))
+		return w, fs.ToErrno(err)
+	})
+	return n, errno
+}
+
+func (h *file) Fsync(ctx context.Context, flags uint32) syscall.Errno {
+	return h.n.s.do(ctx, Fsync, func() (int, syscall.Errno) {
+		const dataOnly = 1 // FUSE_FSYNC_FDATASYNC; go-fuse's own loopback ignores it
+		if flags&dataOnly != 0 {
+			return 0, fs.ToErrno(unix.Fdatasync(h.fd))
+		}
+		return 0, fs.ToErrno(unix.Fsync(h.fd))
+	})
+}
+
+// Flush is not needed, and after the first ENOSYS not asked for: it comes with
+// every close(2) and has nothing to say where data is written through.
+func (h *file) Flush(context.Context) syscall.Errno { return syscall.ENOSYS }
+
+func (h *file) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
+	return h.n.s.do(ctx, Meta, func() (int, syscall.Errno) {
+		return 0, fs.ToErrno(unix.Fallocate(h.fd, mode, int64(off), int64(size)))
+	})
+}
+
+// Ioctl is not offered: it would be done with our rights, not the caller's.
+func (h *file) Ioctl(context.Context, uint32, uint64, []byte, []byte) (int32, syscall.Errno) {
+	return 0, syscall.ENOTTY
+}
+
+func (h *file) Release(ctx context.Context) syscall.Errno {
+	h.n.mu.Lock()
+	h.n.open = slices.DeleteFunc(h.n.open, func(o *file) bool { return o == h })
+	h.n.mu.Unlock()
+	if h.passes {
+		h.n.s.passthrough.Add(-1)
+	}
+	return h.LoopbackFile.Release(ctx)
+}
+
+// dirStream is what go-fuse's loopback directory can do.
+type dirStream interface {
+	fs.FileReaddirenter
+	fs.FileSeekdirer
+	fs.FileReleasedirer
+	fs.FileFsyncdirer
+}
+
+// A dir is an open directory.
+type dir struct {
+	dirStream
+	s *Server
+}
+
+func (d *dir) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
+	return d.s.do(ctx, Fsync, func() (int, syscall.Errno) { return 0, d.dirStream.Fsyncdir(ctx, flags) })
+}

@@ -1,0 +1,100 @@
+package faultfs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"brownout/internal/sys/proc"
+)
+
+const (
+	// tail is slept by the kernel's timer instead of Go's, which wakes up to
+	// 1.7 ms late (p99). It is short, since a goroutine in a system call keeps
+	// its P until the runtime takes it away, and others may need that.
+	tail = 2 * time.Millisecond
+	// spin is how much of a delay of less than a millisecond is not slept at
+	// all: the kernel's timer wakes 50 to 110 µs late.
+	spin = 100 * time.Microsecond
+	// look is how often a caller that was interrupted is looked at.
+	look = 5 * time.Millisecond
+)
+
+// wait lets d pass. It ends early with EINTR if the caller was killed, and
+// without an error if waits are released.
+func (s *Server) wait(ctx context.Context, d time.Duration) syscall.Errno {
+	begin := time.Now()
+	end := begin.Add(d)
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	release := *s.release.Load()
+	for left := d; left > tail; left = time.Until(end) {
+		interrupted := ctx.Done()
+		pause := left - tail
+		if ctx.Err() != nil {
+			// Any signal interrupts, once: those by which Go preempts a thread, and
+			// the freezer's, too. Only who is being killed does not wait on; the
+			// kernel does not tell us of a later SIGKILL, so we have to look.
+			if killed(ctx) {
+				s.killed.Add(1)
+				return syscall.EINTR
+			}
+			interrupted, pause = nil, min(pause, look)
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-interrupted:
+			t.Stop()
+		case <-release:
+			t.Stop()
+			s.released.Add(1)
+			return 0
+		case <-s.done:
+			t.Stop()
+			return syscall.EINTR
+		}
+	}
+	precise(end, d < time.Millisecond)
+	return 0
+}
+
+// precise returns at end.
+func precise(end time.Time, short bool) {
+	// 1 ns instead of 50 µs of slack. It is the thread's, and stays; harmless.
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	left := time.Until(end)
+	if short {
+		left -= spin
+	}
+	for left > 0 {
+		ts := unix.NsecToTimespec(int64(left))
+		_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &ts, nil) // EINTR: look again
+		if left = time.Until(end); short {
+			left -= spin
+		}
+	}
+	for time.Now().Before(end) { // the rest of a short one
+	}
+}
+
+// killed says whether the thread that waits for us has a SIGKILL to take. One
+// that is gone has. If it cannot be told (no /proc, a caller of another PID
+// namespace), it has not: an interrupted call that nobody killed would be a
+// fault that was not asked for, a wait that goes on ends within [MaxDelay].
+func killed(ctx context.Context) bool {
+	caller, ok := fuse.FromContext(ctx)
+	if !ok || caller.Pid == 0 {
+		return false
+	}
+	st, err := proc.ReadStatus(int(caller.Pid)) // the pid is the thread's
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	return (st.SigPending|st.SharedPending)&(1<<(syscall.SIGKILL-1)) != 0
+}
