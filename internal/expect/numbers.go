@@ -1,6 +1,11 @@
 package expect
 
-import "brownout/internal/run"
+import (
+	"cmp"
+	"slices"
+
+	"brownout/internal/run"
+)
 
 // Numbers are what sentences are judged by. Times are ns since the run's zero.
 // The functions count operations by the time they were due, without the final
@@ -40,4 +45,18 @@ func (c Counts) All() int64 { return c.OK + c.Fail + c.Unknown }
 type Fault struct {
 	run.Fault
 	Fired bool // Start and End are the times that it was really in force
+}
+
+// Union returns spans that cover the same time in order and without overlap.
+func Union(spans []Span) []Span {
+	sorted := slices.SortedFunc(slices.Values(spans), func(a, b Span) int { return cmp.Compare(a.Start, b.Start) })
+	var out []Span
+	for _, s := range sorted {
+		if n := len(out); n > 0 && s.Start <= out[n-1].End {
+			out[n-1].End = max(out[n-1].End, s.End)
+		} else {
+			out = append(out, s)
+		}
+	}
+	return out
 }
