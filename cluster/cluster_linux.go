@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -225,6 +227,9 @@ func (c *Cluster) makeGroups() (err error) {
 	if c.groups, err = host.Create(c.owner.String()); err != nil {
 		return err
 	}
+	if err := weigh(c.groups, len(c.nodes)); err != nil {
+		c.note("cpu weight", err.Error()) // nodes come short on a busy host, which the host's noise tells
+	}
 	for _, n := range c.nodes {
 		n.box = box{c: c, waiting: map[int]chan report{}}
 		if n.box.group, err = c.groups.Child(n.name); err != nil {
@@ -232,6 +237,20 @@ func (c *Cluster) makeGroups() (err error) {
 		}
 	}
 	return nil
+}
+
+// weigh lets the run's group weigh as much as its nodes would on their own:
+// otherwise all of them together had the share of one process of the host.
+func weigh(g *cgroup.Group, nodes int) error {
+	dir, version, err := g.Dir("cpu")
+	if err != nil {
+		return err
+	}
+	file, each := "cpu.shares", 1024 // of v1: a group's default
+	if version == 2 {
+		file, each = "cpu.weight", 100
+	}
+	return os.WriteFile(filepath.Join(dir, file), []byte(strconv.Itoa(each*nodes)), 0)
 }
 
 // Nodes returns all nodes in order.
