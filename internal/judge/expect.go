@@ -1,7 +1,7 @@
 package judge
 
 import (
-	"brownout/checker"
+	"brownout/internal/expect"
 	"brownout/internal/plan"
 	"brownout/internal/run"
 )
@@ -15,28 +15,20 @@ const (
 	aboutBaseline                // times and counts in relation to the baseline
 )
 
+// evaluate judges one sentence by the run's numbers. One that this program does
+// not understand (a plan of another version) is inconclusive.
 func (j *judgement) evaluate(p plan.Expectation) (run.Expectation, subject) {
-	e := run.Expectation{Text: p.Text, File: j.rec.plan.File, Line: p.Line, Verdict: run.Inconclusive}
-	switch p.Text {
-	case "linearizable":
-		c := j.res.Consistency
-		e.Verdict, e.Why = historyVerdict(c.Verdict), c.Why
-	case "no acknowledged write is lost":
-		d := j.res.Durability
-		e.Verdict, e.Why = historyVerdict(d.Verdict), d.Why
-	default:
-		e.Why = "not understood"
-		return e, aboutRun
+	s, err := expect.Parse(p.Text)
+	if err != nil {
+		return run.Expectation{Text: p.Text, File: j.rec.plan.File, Line: p.Line, Verdict: run.Inconclusive, Why: oneLine(err.Error())}, aboutRun
 	}
-	return e, aboutHistory
-}
-
-func historyVerdict(v string) run.Verdict {
-	switch checker.Verdict(v) {
-	case checker.OK:
-		return run.Pass
-	case checker.Illegal, checker.Lost:
-		return run.Fail // of the expectation; the run's verdict is a violation by itself
+	e := expect.Eval(s, j.numbersOf())
+	e.Text, e.File, e.Line = p.Text, j.rec.plan.File, p.Line
+	switch {
+	case s.Check == expect.Linearizable || s.Check == expect.Durable:
+		return e, aboutHistory
+	case s.NeedsBaseline():
+		return e, aboutBaseline
 	}
-	return run.Inconclusive
+	return e, aboutRun
 }

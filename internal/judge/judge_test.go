@@ -161,8 +161,8 @@ var stored = map[string]func(*story){
 	"violation": func(st *story) {
 		// One read returns what was overwritten two writes before it.
 		o := &st.ops[420]
-		o.Result = st.ops[405].Value
-		if o.Kind != history.Get || o.Result == nil || o.Key != st.ops[405].Key {
+		o.Result = st.ops[400].Value
+		if o.Kind != history.Get || o.Result == nil || o.Key != st.ops[400].Key {
 			panic("the story changed")
 		}
 	},
