@@ -26,9 +26,6 @@ type Node struct {
 	Extra map[string]Numbers    // more, by the source's name
 }
 
-// Numbers returns named numbers; it may block until ctx ends.
-type Numbers func(ctx context.Context) (map[string]float64, error)
-
 // NodeSources returns the sources of a node. closing lets go of what they hold open.
 func NodeSources(n Node) (sources []Source, closing func() error, err error) {
 	closing = func() error { return nil }

@@ -27,13 +27,16 @@ import (
 	"brownout/internal/run"
 )
 
+// Numbers returns named numbers; it may block until ctx ends.
+type Numbers func(ctx context.Context) (map[string]float64, error)
+
 // A Source is one origin of numbers on one node.
 type Source struct {
 	Node string // or "host", "client"
 	Name string // cgroup, io, sched, tcp, runtime, disk, host
 	Slow bool   // may block: read in a goroutine of its own
 	Skip int    // sample only every (Skip+1)th time: for those that cost more
-	Read func(ctx context.Context) (map[string]float64, error)
+	Read Numbers
 }
 
 // Every is the usual distance of samples.
