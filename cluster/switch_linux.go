@@ -76,8 +76,9 @@ type Switch struct {
 
 type port struct {
 	Port
-	conn *link.Conn // in the tenant's namespace
-	eth0 int
+	conn   *link.Conn // in the tenant's namespace
+	eth0   int
+	joined bool
 }
 
 // Names and indices inside the switch's own namespace.
@@ -150,36 +151,66 @@ func (s *Switch) plug(ctx context.Context, index int, name string, tenant *os.Fi
 		return Port{}, err
 	}
 	p := &port{Port: Port{Index: index, Name: name, MAC: bpf.MAC(index), IP4: IP4(index), IP6: IP6(index)}}
-	var err error
-	if p.conn, err = link.At(tenant); err != nil {
+	if err := s.take(p); err != nil {
 		return Port{}, err
 	}
-	if err := s.wireUp(p, tenant); err != nil {
-		s.conn.Delete(firstPortIndex + index) // best effort: the error in hand says more
-		p.conn.Close()
+	if err := s.join(ctx, p, tenant); err != nil {
+		s.leave(p)
 		return Port{}, err
 	}
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ports[index] != nil {
-		p.conn.Close()
-		return Port{}, fmt.Errorf("port is taken by %s", s.ports[index].Name)
-	}
-	for _, q := range s.ports {
-		if err := errors.Join(s.introduce(p, q), s.introduce(q, p)); err != nil {
-			s.conn.Delete(firstPortIndex + index)
-			p.conn.Close()
-			return Port{}, err
-		}
-	}
-	s.ports[index] = p
 	return p.Port, nil
 }
 
+// take reserves a port.
+func (s *Switch) take(p *port) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q := s.ports[p.Index]; q != nil {
+		return fmt.Errorf("port is taken by %s", q.Name)
+	}
+	s.ports[p.Index] = p
+	return nil
+}
+
+// leave undoes as much of a join as there was. Its own errors say less than the
+// one that led here.
+func (s *Switch) leave(p *port) {
+	s.conn.Delete(firstPortIndex + p.Index)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.conn != nil {
+		p.conn.Close()
+	}
+	delete(s.ports, p.Index)
+}
+
+// join makes a port's devices and introduces it to the others.
+func (s *Switch) join(ctx context.Context, p *port, tenant *os.File) error {
+	if err := s.wireUp(ctx, p, tenant); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range s.ports {
+		if q == p || !q.joined {
+			continue
+		}
+		if err := errors.Join(s.introduce(p, q), s.introduce(q, p)); err != nil {
+			return err
+		}
+	}
+	p.joined = true
+	return nil
+}
+
 // wireUp makes the devices of a port on both ends.
-func (s *Switch) wireUp(p *port, tenant *os.File) error {
-	err := s.conn.Veth(link.Veth{
+func (s *Switch) wireUp(ctx context.Context, p *port, tenant *os.File) error {
+	conn, err := link.At(tenant)
+	if err != nil {
+		return err
+	}
+	p.conn = conn
+	err = s.conn.Veth(link.Veth{
 		Name: fmt.Sprintf("bo-port%d", p.Index), Index: firstPortIndex + p.Index, Bridge: bridgeIndex, MTU: s.cfg.MTU,
 		Peer: tenantDevice, PeerMAC: p.MAC, PeerNS: tenant,
 	})
@@ -202,6 +233,7 @@ func (s *Switch) wireUp(p *port, tenant *os.File) error {
 		func() error { return p.conn.Address(p.eth0, netip.PrefixFrom(p.IP4, 24)) },
 		func() error { return p.conn.Address(p.eth0, netip.PrefixFrom(p.IP6, 64)) },
 		func() error { return p.conn.Up(p.eth0) },
+		func() error { return s.conn.Running(ctx, firstPortIndex+p.Index) },
 		func() (err error) {
 			// Faults of loss barely show with BBR, which many hosts default to.
 			p.Congestion, err = link.Congestion(tenant, "cubic", "reno")
@@ -443,7 +475,9 @@ func (s *Switch) closeAll() error {
 		errs = append(errs, s.tap.Close())
 	}
 	for _, p := range s.ports {
-		p.conn.Close()
+		if p.conn != nil {
+			p.conn.Close()
+		}
 	}
 	if s.conn != nil {
 		s.conn.Close()

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ import (
 
 	"brownout/internal/needs"
 	"brownout/internal/sys/netns"
+	"brownout/internal/sys/unsupported"
 	"brownout/internal/wire"
 )
 
@@ -529,4 +532,289 @@ func hostLinks(t *testing.T) (names []string) {
 		}
 	}
 	return names
+}
+
+// TestLiveWireDoesWhatTheEngineSays sends numbered datagrams through a lossy
+// pair and compares who arrived with what the engine decides for the same seed.
+func TestLiveWireDoesWhatTheEngineSays(t *testing.T) {
+	r := newRig(t, 2)
+	imp := wire.Impairment{Delay: time.Millisecond, Loss: 0.1, Duplicate: 0.05}
+	r.impair(t, 0, 1, imp)
+	a, b := r.udp(t, 0, IP4(0), 0), r.udp(t, 1, IP4(1), echoPort)
+	const n = 3000
+	go func() {
+		buf := make([]byte, 64)
+		for i := range n {
+			binary.LittleEndian.PutUint32(buf, uint32(i))
+			a.WriteToUDPAddrPort(buf, netip.AddrPortFrom(IP4(1), echoPort))
+		}
+	}()
+	var want, got []uint32
+	e := wire.New(7, 1<<30) // the rig's seed
+	e.Set(0, 1, imp, 0)
+	for i := range n {
+		f := e.Alloc(64)
+		clear(f)
+		binary.LittleEndian.PutUint32(f[32:], uint32(i))
+		e.Push(0, 1, f, time.Duration(i))
+	}
+	for {
+		f, ok := e.Pop(time.Hour)
+		if !ok {
+			break
+		}
+		want = append(want, binary.LittleEndian.Uint32(f.Data[32:]))
+	}
+	buf := make([]byte, 64)
+	for len(got) < len(want)+1 {
+		b.SetReadDeadline(time.Now().Add(time.Second))
+		if _, _, err := b.ReadFromUDPAddrPort(buf); err != nil {
+			break
+		}
+		got = append(got, binary.LittleEndian.Uint32(buf))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d datagrams arrived that are not the %d that the engine lets through", len(got), len(want))
+	}
+	st, ok, err := r.WireStats(t.Context(), false)
+	if err != nil || !ok || len(st.Pairs) != 1 {
+		t.Fatalf("stats = %+v, %v, %v", st, ok, err)
+	}
+	if got, want := st.Pairs[0].Counters, e.Counters(0, 1); got.Seen != n || got.Dropped != want.Dropped || got.Duplicated != want.Duplicated {
+		t.Errorf("counters = %+v, want %+v", got, want)
+	}
+	if st.Overruns+st.Strays+st.WriteErrors != 0 || st.Lateness.N != int64(len(want)) {
+		t.Errorf("stats = %+v", st)
+	}
+}
+
+// TestTCPSurvivesEverything sends a known stream through all impairments at
+// once, over both IPs: what arrives is what was sent.
+func TestTCPSurvivesEverything(t *testing.T) {
+	r := newRig(t, 2)
+	imp := wire.Impairment{
+		Delay: time.Millisecond, Jitter: 300 * time.Microsecond, Dist: wire.Pareto, Loss: 0.01,
+		GE: wire.GE{ToBad: 0.002, ToGood: 0.5, LossBad: 1}, Duplicate: 0.01, Reorder: 0.02, Corrupt: 0.01, RateBitsPerSec: 1e9,
+	}
+	r.impair(t, 0, 1, imp)
+	r.impair(t, 1, 0, imp)
+	for _, ip := range []func(int) netip.Addr{IP4, IP6} {
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		defer cancel()
+		l, err := netns.Listen(ctx, r.ns[1], "tcp", netip.AddrPortFrom(ip(1), 7009).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		c, err := netns.Dial(ctx, r.ns[0], "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		in, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		sent := make([]byte, 1<<20)
+		for i := range sent {
+			sent[i] = byte(i * i >> 7)
+		}
+		go func() {
+			c.Write(sent)
+			c.(*net.TCPConn).CloseWrite()
+		}()
+		in.SetReadDeadline(time.Now().Add(50 * time.Second))
+		if got, err := io.ReadAll(in); err != nil || !bytes.Equal(got, sent) {
+			t.Errorf("over %s: received %d bytes, %v; want the %d that were sent", ip(1), len(got), err, len(sent))
+		}
+	}
+	st, _, err := r.WireStats(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range st.Pairs {
+		if c := p.Counters; c.Unsplit != 0 || p.Src == 0 && (c.Corrupted == 0 || c.Dropped == 0 || c.Duplicated == 0) {
+			t.Errorf("%d to %d: %+v", p.Src, p.Dst, c)
+		}
+	}
+}
+
+func TestBroadcastGoesNowhere(t *testing.T) {
+	r := newRig(t, 2)
+	a, b := r.udp(t, 0, IP4(0), 0), r.udp(t, 1, netip.IPv4Unspecified(), echoPort)
+	if _, err := a.WriteToUDPAddrPort([]byte("x"), netip.MustParseAddrPort("10.77.0.255:7007")); err != nil {
+		t.Skip("cannot broadcast: ", err)
+	}
+	b.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if _, _, err := b.ReadFromUDPAddrPort(make([]byte, 8)); err == nil {
+		t.Error("a broadcast reached another port")
+	}
+	if c, err := r.steer.Groups(0); err != nil || c.Seen == 0 || c.Dropped != c.Seen {
+		t.Errorf("counters of groups = %+v, %v", c, err)
+	}
+}
+
+func TestWireIsScheduledInRealTimeUnderAWatchdog(t *testing.T) {
+	r := newRig(t, 2)
+	if err := r.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	st, _, err := r.WireStats(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Sched != wire.SchedFIFO {
+		t.Skipf("this host gives the wire scheduling %q", st.Sched)
+	}
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", r.wire.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(limits)) {
+		if f := strings.Fields(line); strings.HasPrefix(line, "Max realtime timeout") && (f[3] != "1000000" || f[4] != "1000000") {
+			t.Errorf("limit = %s", line)
+		}
+	}
+}
+
+func TestWireThatHangsIsEnded(t *testing.T) {
+	r := newRig(t, 2)
+	r.impair(t, 0, 1, wire.Impairment{Delay: time.Millisecond})
+	unix.Kill(r.wire.Pid(), unix.SIGSTOP)
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.wire.Pid()))
+		if err != nil || time.Since(start) > 5*time.Second {
+			t.Fatalf("wire does not stop: %s, %v", stat, err)
+		}
+		if strings.Contains(string(stat), ") T ") {
+			break
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, _, err := r.WireStats(ctx, false); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, wire.ErrDead) {
+		t.Errorf("stats of a wire that hangs: %v", err)
+	}
+	select {
+	case <-r.WireDone():
+	case <-time.After(5 * time.Second):
+		t.Error("a wire whose conversation broke off goes on")
+	}
+}
+
+func TestWireThatCannotStartIsAnError(t *testing.T) {
+	r := newRig(t, 0)
+	r.cfg.Exe = "/bin/false"
+	r.add(t, 0)
+	r.add(t, 1)
+	for range 2 {
+		if err := r.Impair(t.Context(), 0, 1, wire.Impairment{Delay: 1}); err == nil || !strings.Contains(err.Error(), "start wire") {
+			t.Errorf("err = %v", err)
+		}
+	}
+	r.impair(t, 0, 1, wire.Impairment{Partition: true})
+	r.impair(t, 0, 1, wire.Impairment{})
+}
+
+func TestSwitchWithoutBPFIsAPlainBridge(t *testing.T) {
+	r := newRig(t, 0)
+	r.steer.Close()
+	r.steer, r.steerErr = nil, &unsupported.Error{What: "eBPF steering", Why: "a test took it away", Cure: "none"}
+	r.add(t, 0)
+	r.add(t, 1)
+	r.echo(t, 1)
+	if got := rtts(t, r.udp(t, 0, IP4(0), 0), IP4(1), 3, 5*time.Second); len(got) != 3 {
+		t.Errorf("%d of 3 answered", len(got))
+	}
+	if err := r.Impair(t.Context(), 0, 1, wire.Impairment{Partition: true}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a partition without BPF: %v", err)
+	}
+}
+
+func TestPlugRefusesWhatCannotBe(t *testing.T) {
+	r := newRig(t, 2)
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if _, err := r.Plug(t.Context(), 1, "n9", ns); err == nil {
+		t.Error("a port was given to two")
+	}
+	if _, err := r.Plug(t.Context(), MaxPorts, "n9", ns); err == nil {
+		t.Error("a port beyond the last was given")
+	}
+	r.echo(t, 1)
+	if got := rtts(t, r.udp(t, 0, IP4(0), 0), IP4(1), 3, 5*time.Second); len(got) != 3 {
+		t.Errorf("after that, %d of 3 answered", len(got))
+	}
+	last := r.add(t, MaxPorts-1)
+	c := r.udp(t, 2, last.IP4, 0)
+	if got := rtts(t, c, IP4(1), 3, 5*time.Second); len(got) != 3 {
+		t.Errorf("the last port reaches another %d of 3 times", len(got))
+	}
+}
+
+// TestFaultsOverlapAndChangeUnderTraffic changes impairments of all pairs from
+// many goroutines while all ports talk. In the end all is healthy.
+func TestFaultsOverlapAndChangeUnderTraffic(t *testing.T) {
+	const n = 4
+	r := newRig(t, n)
+	for i := range n {
+		r.echo(t, i)
+	}
+	imps := []wire.Impairment{
+		{Delay: time.Millisecond},
+		{Partition: true},
+		{},
+		{RateBitsPerSec: 1e6},
+		wire.Compose(wire.Impairment{Delay: time.Millisecond}, wire.Impairment{RateBitsPerSec: 1e8}, wire.Impairment{Loss: 0.1}),
+	}
+	var wg sync.WaitGroup
+	end := time.Now().Add(time.Second)
+	for src := range n {
+		for dst := range n {
+			if src == dst {
+				continue
+			}
+			c := r.udp(t, src, IP4(src), 0)
+			wg.Go(func() {
+				for time.Now().Before(end) {
+					c.WriteToUDPAddrPort(make([]byte, 500), netip.AddrPortFrom(IP4(dst), echoPort))
+					time.Sleep(time.Millisecond)
+				}
+			})
+			wg.Go(func() {
+				for i := src + dst; time.Now().Before(end); i++ {
+					if err := r.Impair(t.Context(), src, dst, imps[i%len(imps)]); err != nil {
+						t.Error(err)
+						return
+					}
+					time.Sleep(3 * time.Millisecond)
+				}
+				if err := r.Impair(t.Context(), src, dst, wire.Impairment{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for src := range n {
+		c := r.udp(t, src, IP4(src), 0)
+		for dst := range n {
+			if src == dst {
+				continue
+			}
+			if got := rtts(t, c, IP4(dst), 3, 5*time.Second); len(got) != 3 {
+				t.Errorf("%d to %d: %d of 3 answered after all was healed", src, dst, len(got))
+			}
+			if imp := r.Impairment(src, dst); imp != (wire.Impairment{}) {
+				t.Errorf("%d to %d: still %+v", src, dst, imp)
+			}
+		}
+	}
+	if st, _, err := r.WireStats(t.Context(), false); err != nil || st.Held != 0 {
+		t.Errorf("the wire holds %d frames, %v", st.Held, err)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -127,8 +128,11 @@ func (c *Client) broken(ctx context.Context, q op, err error) error {
 	if c.Err() == nil {
 		c.stop()
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = ctx.Err()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("no answer: %w", context.DeadlineExceeded)
 	}
 	<-c.done
 	return fmt.Errorf("%s: %w (%w)", q, err, c.err)

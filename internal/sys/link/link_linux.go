@@ -1,11 +1,13 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -97,8 +99,30 @@ func (c *Conn) Up(index int) error {
 	return nil
 }
 
-// Configure gives a device its MTU, bare of link-local addresses, and the
-// length of its transmit queue in packets (0: leave it).
+// Running waits until a device that was brought up passes frames. A moment
+// after its peer came up it still drops them: the kernel lets it go by a work
+// queue, and a port joins its bridge's forwarding even later.
+func (c *Conn) Running(ctx context.Context, index int) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		// Kernels from 5.17 do that work now, because we ask.
+		l, err := c.h.LinkByIndex(index)
+		if err != nil {
+			return fmt.Errorf("find link %d: %w", index, err)
+		}
+		if l.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for link %d to run: %w", index, context.Cause(ctx))
+		}
+	}
+}
+
+// Configure gives a device its MTU and the length of its transmit queue in packets (0: leave it).
 func (c *Conn) Configure(index, mtu, queue int) error {
 	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
 	if err := c.h.LinkSetMTU(l, mtu); err != nil {
