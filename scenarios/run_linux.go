@@ -67,6 +67,7 @@ type session struct {
 	manifest run.Manifest
 	events   *eventLog
 	journal  *undo.Journal
+	target   cluster.Target
 	cluster  *cluster.Cluster
 	nemesis  *faults.Nemesis
 	load     *workload.Generator
@@ -120,13 +121,13 @@ func (s *session) note(format string, a ...any) {
 // setup brings the cluster and the load generator up, chooses the faults'
 // providers and finds the rate.
 func (s *session) setup(ctx context.Context) error {
-	target, err := targetFor(s.Plan.Target)
-	if err != nil {
+	var err error
+	if s.target, err = targetFor(s.Plan.Target); err != nil {
 		return err
 	}
 	began := time.Now()
 	s.cluster, err = cluster.Up(ctx, cluster.Config{
-		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: target, Exe: s.Exe,
+		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: s.target, Exe: s.Exe,
 		Journal: s.journal, Emit: s.events.emit, Clock: clock.At(clock.Raw()),
 	})
 	if err != nil {
@@ -137,7 +138,7 @@ func (s *session) setup(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start load generator: %w", err)
 	}
-	if err := s.measureNoise(ctx, "before"); err != nil {
+	if err := s.measureNoise(ctx); err != nil {
 		return err
 	}
 	return s.calibrate(ctx)
@@ -267,9 +268,6 @@ func (s *session) settle(ctx context.Context) error {
 	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("final reads: %w", err)
-	}
-	if err := s.measureNoise(ctx, "after"); err != nil {
-		return err
 	}
 	return context.Cause(ctx)
 }
