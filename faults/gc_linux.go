@@ -59,7 +59,7 @@ func (f *gcFault) Inject(ctx context.Context, site Site, d Dose) (Injection, err
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), length+10*time.Second)
 		defer cancel()
 		// What is refused is refused at once.
-		defer time.AfterFunc(min(length/2, 20*time.Millisecond), begun).Stop()
+		defer time.AfterFunc(min(length/2, 5*time.Millisecond), begun).Stop()
 		errs := make([]error, len(clients))
 		var wg sync.WaitGroup
 		for i, c := range clients {

@@ -19,6 +19,8 @@ import (
 // clientPort is the port on which targets serve their clients.
 const clientPort = 6379
 
+const ping = "*1\r\n$4\r\nPING\r\n"
+
 // A pinger asks a node's program for a sign of life, from the clients' place
 // on the network, on the clients' port (PING of the Redis protocol), again as
 // soon as the last was answered and a pause has passed. What it keeps are the
@@ -98,7 +100,7 @@ func (p *pinger) talk(ctx context.Context, c net.Conn) {
 	tick := time.NewTicker(p.every)
 	defer tick.Stop()
 	for {
-		if _, err := c.Write([]byte("*1\r\n$4\r\nPING\r\n")); err != nil {
+		if _, err := c.Write([]byte(ping)); err != nil {
 			return
 		}
 		line, err := in.ReadSlice('\n')
@@ -144,6 +146,15 @@ func (p *pinger) state(since time.Time) (gaps []gap, usual time.Duration, last t
 		}
 	}
 	return gaps, time.Duration(p.usual.Quantile(0.5)), p.last
+}
+
+// settled waits a little for the answer that a pause which has just ended owes.
+func (p *pinger) settled(ctx context.Context, end time.Time) {
+	for range 25 {
+		if _, _, last := p.state(end); !last.Before(end) || !sleep(ctx, time.Millisecond) {
+			return
+		}
+	}
 }
 
 // Pingers are one for each node of a site.

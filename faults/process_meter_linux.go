@@ -89,6 +89,7 @@ func (m *pauseMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 	var all, own []time.Duration
 	var bad, good []string
 	for i, n := range m.pingers.nodes {
+		m.ps[i].settled(ctx, end)
 		gaps, usual, last := m.ps[i].state(m.begun)
 		look := pauseLook{node: n.Name(), usual: usual}
 		for _, g := range gaps {

@@ -1,6 +1,9 @@
 package faults
 
-import "context"
+import (
+	"context"
+	"os"
+)
 
 // A source is one provider of a row. Its constructor is also called without a
 // bench, to be probed only.
@@ -41,7 +44,11 @@ func Survey(ctx context.Context) []Row {
 		for _, s := range r.sources {
 			cands = append(cands, candidate{s.name, s.new(nil)})
 		}
-		rows = append(rows, survey(ctx, r.kind, cands))
+		row := survey(ctx, r.kind, cands)
+		if os.Geteuid() != 0 { // whatever else there is: no nodes, no faults
+			row = Row{Kind: r.kind, Verdict: RowUnavailable, Why: "not running as root: nodes need namespaces, cgroups and mounts", Cure: "sudo"}
+		}
+		rows = append(rows, row)
 	}
 	return rows
 }

@@ -1,0 +1,221 @@
+package faults
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"brownout/cluster"
+	"brownout/internal/clock"
+	"brownout/internal/sys/netns"
+	"brownout/internal/target"
+	"brownout/internal/undo"
+)
+
+// grid are the doses at which a kind is calibrated, and how long each is looked at.
+var grid = map[string]struct {
+	hold  time.Duration
+	doses []Dose
+}{
+	"net.delay":     {1500 * time.Millisecond, times("add", 1, 5, 10, 50, 100)},
+	"net.rate":      {2 * time.Second, rates(1e6, 10e6, 100e6)},
+	"net.partition": {time.Second, []Dose{{}}},
+	"cpu.quota":     {3 * time.Second, []Dose{{"percent": 10.0}, {"percent": 20.0}, {"percent": 50.0}}},
+	"disk.delay":    {1500 * time.Millisecond, times("add", 1, 5, 20, 100)},
+	"gc.pause":      {2 * time.Second, times("length", 20, 100, 500)},
+	"process.pause": {2 * time.Second, times("length", 20, 100, 500)},
+	"process.kill":  {1500 * time.Millisecond, times("restart", 500)},
+}
+
+func times(name string, millis ...int64) (out []Dose) {
+	for _, ms := range millis {
+		d := Dose{name + "_ns": ms * int64(time.Millisecond)}
+		if name == "length" {
+			d["every_ns"] = int64(600 * time.Millisecond)
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+func rates(bits ...int64) (out []Dose) {
+	for _, b := range bits {
+		out = append(out, Dose{"limit_bits_per_s": b, "queue_bytes": int64(256 << 10)})
+	}
+	return out
+}
+
+// Calibrate injects each kind of fault at several doses on a small cluster of
+// its own and says what was asked for and what was measured. Families are
+// "net", "disk", ... or whole kinds; none means all. exe is this binary.
+func Calibrate(ctx context.Context, exe string, families []string) (_ []Row, err error) {
+	var kinds []row
+	for _, r := range table {
+		family, _, _ := strings.Cut(r.kind, ".")
+		if len(families) == 0 || slices.Contains(families, family) || slices.Contains(families, r.kind) {
+			kinds = append(kinds, r)
+		}
+	}
+	if kinds == nil {
+		return nil, fmt.Errorf("calibrate %s: there is no such family", strings.Join(families, " "))
+	}
+	c, down, err := throwAway(ctx, exe)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, down()) }()
+	b := newBench(Bed{Cluster: c, Clock: clock.At(clock.Raw()), Exe: exe})
+	var rows []Row
+	for _, k := range kinds {
+		cand, _, err := choose(ctx, k.kind, "", b.candidates(k.kind))
+		if u, ok := errors.AsType[*Unsupported](err); ok {
+			rows = append(rows, Row{Kind: k.kind, Verdict: RowUnavailable, Why: u.Why, Cure: u.Cure})
+			continue
+		}
+		if err != nil {
+			return rows, err
+		}
+		for _, d := range grid[k.kind].doses {
+			r, err := b.calibrate(ctx, k, cand, d)
+			if err != nil {
+				return rows, fmt.Errorf("calibrate %s: %w", k.kind, err)
+			}
+			rows = append(rows, r)
+		}
+	}
+	return rows, nil
+}
+
+// throwAway brings a cluster up that nobody else uses.
+func throwAway(ctx context.Context, exe string) (_ *cluster.Cluster, down func() error, err error) {
+	dir, err := os.MkdirTemp("", "bo-calibrate-")
+	if err != nil {
+		return nil, nil, err
+	}
+	journal, err := undo.Create(filepath.Join(dir, "cleanup.json"), undo.Revert)
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	undoAll := func() error { return errors.Join(journal.Unwind(), os.RemoveAll(dir)) }
+	kv, err := target.NewKVServer(nil)
+	if err != nil {
+		return nil, nil, errors.Join(err, undoAll())
+	}
+	c, err := cluster.Up(ctx, cluster.Config{
+		ID: "cal" + strconv.Itoa(os.Getpid()), Dir: dir, Nodes: 3, Target: kv, Exe: exe,
+		Journal: journal, Clock: clock.At(clock.Raw()),
+	})
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("start cluster: %w", err), undoAll())
+	}
+	return c, func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healWithin)
+		defer cancel()
+		return errors.Join(c.Down(ctx), undoAll())
+	}, nil
+}
+
+// calibrate measures one dose on the last node, or on the first link to it.
+func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose) (r Row, err error) {
+	nodes := b.Cluster.Nodes()
+	victim := nodes[len(nodes)-1]
+	site := Site{Nodes: []string{victim.Name()}}
+	if strings.HasPrefix(k.kind, "net.") {
+		site = Site{Links: []Link{{nodes[0].Name(), victim.Name()}}}
+	}
+	if k.kind == "cpu.quota" { // a quota is felt by those who want more
+		stop := b.keepBusy(victim)
+		defer stop()
+	}
+	m, err := k.meter(b, site, d)
+	if err != nil {
+		return r, err
+	}
+	defer m.Close()
+	if _, err := m.Baseline(ctx); err != nil {
+		return r, err
+	}
+	inj, err := by.Inject(ctx, site, d)
+	if err != nil {
+		return r, err
+	}
+	look, cancel := context.WithTimeout(ctx, grid[k.kind].hold)
+	reading, answer, err := m.Measure(look, d)
+	cancel()
+	heal, cancel := context.WithTimeout(context.WithoutCancel(ctx), healWithin)
+	defer cancel()
+	if e := inj.Heal(heal); e != nil {
+		return r, errors.Join(err, fmt.Errorf("heal: %w", e))
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	return calibrated(k.kind, by.name, d, reading, answer), err
+}
+
+// calibrated puts a reading into a row.
+func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
+	r := Row{Kind: kind, Provider: provider, Verdict: RowOff, Why: answer.Why}
+	if answer.Yes {
+		r.Verdict, r.Why = RowOK, ""
+	}
+	v := Dose(got.Values)
+	r.N = int(v.Float("n"))
+	off := func(got, want float64) float64 { return 100 * (got - want) / want }
+	switch kind {
+	case "net.rate":
+		r.Requested, r.MeasuredP50 = rate(d.Float("limit_bits_per_s")), rate(v.Float("bits_per_s"))
+		r.ErrorPct = off(v.Float("bits_per_s"), d.Float("limit_bits_per_s"))
+	case "net.partition":
+		r.Requested, r.MeasuredP50 = "100% lost", fmt.Sprintf("%.4g%% lost", v.Float("lost_percent"))
+		r.ErrorPct = off(v.Float("lost_percent"), 100)
+	case "cpu.quota":
+		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.4g%%", d.Float("percent")), fmt.Sprintf("%.4g%%", v.Float("percent"))
+		r.ErrorPct = off(v.Float("percent"), d.Float("percent"))
+	case "process.kill":
+		r.Requested, r.MeasuredP50 = short(d.Duration("restart")), short(v.Duration("down"))
+		r.ErrorPct = off(v.Float("down_ns"), d.Float("restart_ns"))
+	default:
+		want := cmp.Or(d.Duration("add"), d.Duration("length"))
+		r.Requested, r.MeasuredP50 = short(want), short(v.Duration("p50"))
+		r.MeasuredP99 = short(cmp.Or(v.Duration("p99"), v.Duration("max")))
+		r.ErrorPct = off(v.Float("p50_ns"), float64(want))
+	}
+	r.ErrorPct = float64(int64(r.ErrorPct*100)) / 100
+	return r
+}
+
+// keepBusy has clients ping a node as fast as they can until stop is called.
+func (b *bench) keepBusy(n *cluster.Node) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			addr := net.JoinHostPort(n.IP4().String(), strconv.Itoa(clientPort))
+			conn, err := netns.Dial(ctx, b.Cluster.ClientNetNS(), "tcp", addr)
+			if err != nil {
+				return // the node stays idle, and the meter says that the quota never bound
+			}
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			for buf := make([]byte, 64); ; {
+				if _, err := conn.Write([]byte(ping)); err != nil {
+					return
+				}
+				if _, err := conn.Read(buf); err != nil {
+					return
+				}
+			}
+		})
+	}
+	return func() { cancel(); wg.Wait() }
+}

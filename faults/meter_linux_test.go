@@ -1,0 +1,151 @@
+package faults_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"brownout/faults"
+)
+
+// TestMetersSeeThroughFaultsThatDoNothing is what makes a run inconclusive
+// whose faults never bit.
+func TestMetersSeeThroughFaultsThatDoNothing(t *testing.T) {
+	c := up(t, 3)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	for _, tt := range []struct {
+		kind string
+		dose faults.Dose
+		want string // part of the reason
+	}{
+		{"net.delay", faults.Dose{"add_ns": 5 * ms}, "tolerance"},
+		{"net.rate", faults.Dose{"limit_bits_per_s": int64(10e6)}, "tolerance"},
+		{"net.partition", faults.Dose{}, "arrived"},
+		{"cpu.quota", faults.Dose{"percent": 10.0, "period_ns": 50 * ms}, "more than 10 %"},
+		{"disk.delay", faults.Dose{"op": "fsync", "add_ns": 10 * ms}, "tolerance"},
+		{"gc.pause", faults.Dose{"length_ns": 200 * ms}, "no gap"},
+		{"process.pause", faults.Dose{"length_ns": 200 * ms}, "no gap"},
+		{"process.kill", faults.Dose{}, "lives"},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			site := faults.Site{Nodes: []string{"n3"}}
+			if strings.HasPrefix(tt.kind, "net.") {
+				site = faults.Site{Links: []faults.Link{{From: "n1", To: "n3"}}}
+			}
+			m, err := bench.Meter(tt.kind, site, tt.dose)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			if _, err := m.Baseline(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			r, answer, err := m.Measure(ctx, tt.dose)
+			t.Log(r.Values, answer.Why)
+			if err != nil || answer.Yes || !strings.Contains(answer.Why, tt.want) {
+				t.Errorf("Measure = %v, %q, %v; want no, because of %q", answer.Yes, answer.Why, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestAWrongMechanismIsSeen: a freeze is no GC pause, a GC pause is no freeze.
+func TestAWrongMechanismIsSeen(t *testing.T) {
+	c := up(t, 3)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	pause := faults.Dose{"length_ns": 200 * ms}
+	for _, tt := range []struct {
+		name, kind, provider string // what is done
+		meter                string // of what
+		dose                 faults.Dose
+		want                 string
+	}{
+		{"a frozen process", "process.pause", "freezer2", "gc.pause", pause, "no GC pause"},
+		{"a stopped world", "gc.pause", "agent", "process.pause", pause, "not a mere freeze"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			site := faults.Site{Nodes: []string{"n3"}}
+			p := bench.Source(tt.kind, tt.provider)
+			if err := p.Probe(t.Context()); err != nil {
+				t.Skip(err)
+			}
+			m, err := bench.Meter(tt.meter, site, tt.dose)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			if _, err := m.Baseline(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			inj, err := p.Inject(t.Context(), site, tt.dose)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			r, answer, err := m.Measure(ctx, tt.dose)
+			if e := inj.Heal(t.Context()); e != nil {
+				t.Error(e)
+			}
+			t.Log(r.Values, answer.Why)
+			if err != nil || answer.Yes || !strings.Contains(answer.Why, tt.want) {
+				t.Errorf("Measure = %v, %q, %v; want no, because of %q", answer.Yes, answer.Why, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestAnInterruptedPauseThaws cancels in the middle of a pause.
+func TestAnInterruptedPauseThaws(t *testing.T) {
+	c := up(t, 1)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	n, _ := c.Node("n1")
+	for _, how := range []string{"freezer2", "sigstop", "freezer1"} {
+		p := bench.Source("process.pause", how)
+		if err := p.Probe(t.Context()); err != nil {
+			t.Log(how, err)
+			continue
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		inj, err := p.Inject(ctx, faults.Site{Nodes: []string{"n1"}}, faults.Dose{"length_ns": 60_000 * ms})
+		if err != nil {
+			t.Fatal(how, err)
+		}
+		cancel()
+		if err := inj.Heal(t.Context()); err != nil {
+			t.Error(how, err)
+		}
+		wait, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if err := n.WaitReady(wait); err != nil {
+			t.Errorf("after a pause by %s: %v", how, err)
+		}
+		cancel()
+		if s := stopped(n); s != "" {
+			t.Error(how, s)
+		}
+	}
+}
+
+func TestCalibrate(t *testing.T) {
+	up(t, 1) // skips where there can be no cluster
+	rows, err := faults.Calibrate(t.Context(), "/proc/self/exe", []string{"net.partition", "process.kill"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows {
+		t.Log(fmt.Sprintf("%+v", r))
+		if r.Verdict != faults.RowOK {
+			t.Errorf("%s is %s: %s", r.Kind, r.Verdict, r.Why)
+		}
+	}
+	if len(rows) != 2 {
+		t.Errorf("%d rows, want 2", len(rows))
+	}
+	if _, err := faults.Calibrate(t.Context(), "/proc/self/exe", []string{"magic"}); err == nil {
+		t.Error("a family that there is not was calibrated")
+	}
+}
