@@ -114,6 +114,9 @@ func targetMain(args []string) int {
 		fmt.Fprintln(os.Stderr, "starting", "\nbad configuration: no such thing")
 		return 3
 	}
+	if len(args) > 0 && args[0] == "idle" {
+		<-time.After(time.Hour)
+	}
 	state := "ready"
 	if len(args) > 0 && args[0] == "sulk" {
 		fmt.Fprintln(os.Stderr, "waiting for a quorum that never comes")
@@ -180,7 +183,7 @@ func targetMain(args []string) int {
 				fmt.Fprintln(c, strings.TrimSpace(line))
 				p.Close()
 			case "child":
-				pid, err := syscall.ForkExec("/brownout", []string{"brownout", "_target", "sulk"}, &syscall.ProcAttr{Env: os.Environ(), Sys: &syscall.SysProcAttr{Setsid: true}})
+				pid, err := syscall.ForkExec("/brownout", []string{"brownout", "_target", "idle"}, &syscall.ProcAttr{Env: os.Environ(), Sys: &syscall.SysProcAttr{Setsid: true}})
 				fmt.Fprintln(c, pid, err)
 			case "exit":
 				code, _ := strconv.Atoi(words[1])

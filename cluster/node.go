@@ -15,8 +15,7 @@ const ClientName = "client"
 type Node struct {
 	name  string
 	index int
-	dir   string // of its logs and data, on the host
-	exe   string
+	dir   string  // of its logs and data, on the host
 	nodes []*Node // the whole cluster, n included
 	box   box
 }
