@@ -232,7 +232,7 @@ func TestVerdict(t *testing.T) {
 			st.ops[604].Result = st.ops[4].Value
 		}, run.Violation, "not linearizable: lost acknowledged write: k4: "},
 		{"a violation stands even if the testbed was starved", func(st *story) { starved(st); st.ops[420].Result = nil }, run.Violation, "not linearizable"},
-		{"a missed expectation of a starved testbed proves nothing", func(st *story) { starved(st); missed(st) }, run.Inconclusive, "testbed starved: the load generator was late by 15.06ms at p99 of the baseline (limit 10ms)"},
+		{"a missed expectation of a starved testbed proves nothing", func(st *story) { starved(st); missed(st) }, run.Inconclusive, "testbed starved: the load generator was late by 15.06ms at p99 (limit 10ms)"},
 		{"dropped operations starve", func(st *story) { st.event(run.LoadEnded).Data["dropped"] = 20 }, run.Inconclusive, "testbed starved: 20 of 620 due operations were never sent"},
 		{"a noisy host", func(st *story) { st.event(run.HostNoise).Data["foreign_cpu"] = 0.41; missed(st) }, run.Inconclusive, "host too noisy: others used 41 % of the host's CPU time (limit 30 %)"},
 		{"a late wire", func(st *story) { st.event(run.WireReport).Data["lateness_p99_ns"] = 7e6 }, run.Inconclusive, "testbed starved: the wire delivered 7ms late at p99 (limit 5ms)"},

@@ -144,7 +144,7 @@ type Suspect struct {
 type Load struct {
 	OfferedPerS float64   `json:"offered_per_s"`
 	MaxPerS     float64   `json:"max_per_s,omitempty"` // calibrated
-	Lateness    Quantiles `json:"lateness"`            // from due to call: the generator's own delay
+	Lateness    Quantiles `json:"lateness"`            // the generator's own delay, without waiting for a free client
 	Dropped     int64     `json:"dropped"`             // due operations that were never sent
 	Verdict     string    `json:"verdict"`             // ok, starved
 	Why         string    `json:"why,omitempty"`
