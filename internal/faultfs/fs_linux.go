@@ -19,7 +19,7 @@ import (
 // A node is a file or directory. What it does not say is done by go-fuse's
 // loopback node on the backing path.
 type node struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	s *Server
 
 	mu   sync.Mutex
@@ -28,6 +28,7 @@ type node struct {
 
 var (
 	_ fs.NodeOpener         = (*node)(nil)
+	_ fs.NodeWrapChilder    = (*node)(nil)
 	_ fs.NodeCreater        = (*node)(nil)
 	_ fs.NodeOpendirHandler = (*node)(nil)
 	_ fs.NodeRenamer        = (*node)(nil)
@@ -46,17 +47,20 @@ var (
 // newRoot makes the tree's root. Backing paths go through the open directory,
 // so that the server does not care what is mounted over its path later.
 func (s *Server) newRoot() (fs.InodeEmbedder, error) {
-	path := fmt.Sprintf("/proc/self/fd/%d", s.root.Fd())
-	var st syscall.Stat_t
-	if err := syscall.Stat(path, &st); err != nil {
+	root, err := fs.NewLoopbackRoot(fmt.Sprintf("/proc/self/fd/%d", s.root.Fd()))
+	if err != nil {
 		return nil, err
 	}
-	data := &fs.LoopbackRoot{Path: path, Dev: uint64(st.Dev)}
-	data.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: r}, s: s}
-	}
-	data.RootNode = data.NewNode(data, nil, "", &st)
-	return data.RootNode, nil
+	return s.wrap(root), nil
+}
+
+func (s *Server) wrap(ops fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{LoopbackNode: ops.(*fs.LoopbackNode), s: s}
+}
+
+// WrapChild makes the loopback nodes that go-fuse finds ours.
+func (n *node) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
+	return n.s.wrap(ops)
 }
 
 // do decides on an operation, waits, does it on the backing files, and counts.

@@ -777,3 +777,25 @@ func TestMountErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestProbeSaysWhatIsMissing(t *testing.T) {
+	needs.Host(t, needs.Root)
+	if err := unix.Mount("none", "/dev", "tmpfs", 0, ""); err != nil { // in the tests' own namespace
+		t.Fatal(err)
+	}
+	defer unix.Unmount("/dev", unix.MNT_DETACH)
+	err := Probe()
+	if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "/dev/fuse does not exist (modprobe fuse; in a container: --device /dev/fuse") {
+		t.Errorf("without /dev/fuse: %v", err)
+	}
+	if _, err := Mount(t.TempDir(), t.TempDir(), Options{}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("mount without /dev/fuse: %v", err)
+	}
+	// A device that no driver answers for, as where the kernel module is missing.
+	if err := unix.Mknod("/dev/fuse", unix.S_IFCHR|0o600, int(unix.Mkdev(240, 200))); err != nil {
+		t.Fatal(err)
+	}
+	if err := Probe(); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("without a driver: %v", err)
+	}
+}

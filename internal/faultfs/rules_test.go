@@ -21,8 +21,10 @@ func TestDecide(t *testing.T) {
 		{"no rules", `{}`, map[Op]time.Duration{}},
 		{"one class", `{"delay":{"fsync":{"add_ns":5000000}}}`, map[Op]time.Duration{Fsync: 5 * ms}},
 		{"all classes", `{"delay":{"all":{"add_ns":1000000}}}`, map[Op]time.Duration{Read: ms, Write: ms, Fsync: ms, Open: ms, Rename: ms, Meta: ms}},
-		{"a class of its own beside all", `{"delay":{"all":{"add_ns":1000000},"read":{"add_ns":0},"write":{"add_ns":3000000}}}`,
-			map[Op]time.Duration{Write: 3 * ms, Fsync: ms, Open: ms, Rename: ms, Meta: ms}},
+		{
+			"a class of its own beside all", `{"delay":{"all":{"add_ns":1000000},"read":{"add_ns":0},"write":{"add_ns":3000000}}}`,
+			map[Op]time.Duration{Write: 3 * ms, Fsync: ms, Open: ms, Rename: ms, Meta: ms},
+		},
 		{"constant by name", `{"delay":{"rename":{"add_ns":1000000,"dist":"constant"}}}`, map[Op]time.Duration{Rename: ms}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -52,8 +54,11 @@ func TestValidate(t *testing.T) {
 		{"nothing", Rules{}, nil},
 		{"the longest", Rules{Delay: map[Op]Delay{All: {Add: MaxDelay}}}, nil},
 		{"a class that is none", Rules{Delay: map[Op]Delay{"sync": {}}}, []string{`delay "sync": no such class of operations; there are [read write fsync open rename meta] and all`}},
-		{"out of range, everything at once", Rules{Delay: map[Op]Delay{Read: {Add: -1}, Write: {Add: time.Hour}, Open: {Jitter: time.Hour}}},
-			[]string{"delay open: jitter 1h0m0s is not in 0s..1m0s", "delay read: add -1ns", "delay write: add 1h0m0s"}},
+		{
+			"out of range, everything at once",
+			Rules{Delay: map[Op]Delay{Read: {Add: -1}, Write: {Add: time.Hour}, Open: {Jitter: time.Hour}}},
+			[]string{"delay open: jitter 1h0m0s is not in 0s..1m0s", "delay read: add -1ns", "delay write: add 1h0m0s"},
+		},
 		{"a distribution that is none", Rules{Delay: map[Op]Delay{Read: {Dist: "cauchy"}}}, []string{`"cauchy" is none of constant, uniform, normal, pareto`}},
 		{"constant with jitter", Rules{Delay: map[Op]Delay{Read: {Dist: Constant, Jitter: 1}}}, []string{"constant with a jitter"}},
 	} {

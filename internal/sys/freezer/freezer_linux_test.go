@@ -20,8 +20,8 @@ import (
 // The helper says what gaps of more than 30 ms it saw in its own time line.
 func TestMain(m *testing.M) {
 	if os.Getenv("BROWNOUT_TEST_CHILD") != "" {
-		fmt.Println("ready")
 		last := time.Now()
+		fmt.Println("ready") // what comes between counts
 		for range time.Tick(time.Millisecond) {
 			now := time.Now()
 			if now.Sub(last) > 30*time.Millisecond {
