@@ -5,12 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,12 +21,14 @@ import (
 // which they arrived is the receiving kernel's (SO_TIMESTAMPNS), so that it does
 // not matter how late this process is told. Both are the host's clock.
 const (
-	probeMagic = 0xb0b0_0001
-	probeSize  = 64               // bytes of payload
-	maxProbes  = 1 << 14          // kept for each link; older ones are forgotten
-	probePace  = 100              // probes a second on a link,
-	probeSum   = 1000             // and on all links of a fault together
-	probeSkip  = time.Millisecond // before the end of a look: on their way when it ended
+	probeMagic  = 0xb0b0_0001
+	probeSize   = 64                    // bytes of payload
+	maxProbes   = 1 << 14               // kept for each link; older ones are forgotten
+	probePace   = 100                   // probes a second on a link,
+	probeSum    = 1000                  // and on all links of a fault together
+	probeSkip   = time.Millisecond      // before the end of a look: on their way when it ended
+	probeRead   = 10 * time.Millisecond // between two looks at what arrived
+	probeBuffer = 2 << 20               // of a receiver, for what arrives in between
 )
 
 // A prober sends probes on links and keeps what became of them.
@@ -41,7 +40,6 @@ type prober struct {
 	sent  [][]datagram // by link
 	first []uint32     // number of the first probe that is kept
 	bytes int64        // sent in all, Ethernet headers included
-	errs  map[string]error
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -53,17 +51,20 @@ type datagram struct {
 	arrived time.Duration // CLOCK_REALTIME; 0 while it has not
 }
 
-// An end is one socket for all probes from and to one endpoint.
+// An end is one socket for all probes from and to one endpoint. It is not the
+// runtime's: nobody waits for it, because the kernel stamps what arrives, and
+// to be woken by every probe would cost more, and disturb more, than the probe.
 type end struct {
 	name string
-	conn *net.UDPConn
-	addr netip.AddrPort
+	addr unix.SockaddrInet4
+	mu   sync.Mutex // one reader at a time
+	fd   int
 }
 
-// openProbes opens sockets at all ends of links. The pace is set later.
-func openProbes(ctx context.Context, b *bench, links []Link) (_ *prober, err error) {
+// openProbes opens sockets at all ends of links.
+func openProbes(b *bench, links []Link) (_ *prober, err error) {
 	p := &prober{
-		links: links, ends: map[string]*end{}, errs: map[string]error{},
+		links: links, ends: map[string]*end{},
 		sent: make([][]datagram, len(links)), first: make([]uint32, len(links)),
 	}
 	defer func() {
@@ -80,38 +81,50 @@ func openProbes(ctx context.Context, b *bench, links []Link) (_ *prober, err err
 			if err != nil {
 				return nil, err
 			}
-			ip := cluster.IP4(index)
-			conn, err := netns.ListenPacket(ctx, ns, "udp4", netip.AddrPortFrom(ip, 0).String(), stampArrivals)
-			if err != nil {
+			e := &end{name: name, addr: unix.SockaddrInet4{Addr: cluster.IP4(index).As4()}}
+			if err := netns.Do(ns, e.open); err != nil {
 				return nil, fmt.Errorf("open probe at %s: %w", name, err)
 			}
-			udp := conn.(*net.UDPConn)
-			port := udp.LocalAddr().(*net.UDPAddr).Port
-			p.ends[name] = &end{name, udp, netip.AddrPortFrom(ip, uint16(port))}
+			p.ends[name] = e
 		}
 	}
 	return p, nil
 }
 
-// stampArrivals asks the kernel for the time at which each datagram came in.
-func stampArrivals(_, _ string, c syscall.RawConn) error {
-	var errno error
-	err := c.Control(func(fd uintptr) {
-		errno = errors.Join(
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20),
-		)
-	})
-	return errors.Join(err, errno)
+// open makes the socket in the namespace of the calling thread, and asks the
+// kernel for the time at which each datagram came in.
+func (e *end) open() (err error) {
+	e.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(
+		unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
+		unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, probeBuffer),
+		unix.Bind(e.fd, &e.addr),
+	)
+	if err == nil {
+		var at unix.Sockaddr
+		if at, err = unix.Getsockname(e.fd); err == nil {
+			e.addr = *at.(*unix.SockaddrInet4)
+		}
+	}
+	if err != nil {
+		unix.Close(e.fd)
+	}
+	return err
 }
 
-// start receives, and sends with tick, which is called so many times a second.
+// start collects what arrives, and sends with tick, which is called so many
+// times a second.
 func (p *prober) start(perSecond float64, tick func(n int)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
-	for _, e := range p.ends {
-		p.wg.Go(func() { p.receive(e) })
-	}
+	p.wg.Go(func() {
+		for sleep(ctx, probeRead) {
+			p.read()
+		}
+	})
 	p.wg.Go(func() {
 		t := time.NewTicker(time.Duration(float64(time.Second) / perSecond))
 		defer t.Stop()
@@ -130,15 +143,16 @@ func (p *prober) close() {
 	if p.cancel != nil {
 		p.cancel()
 	}
-	for _, e := range p.ends {
-		e.conn.Close()
-	}
 	p.wg.Wait()
+	for _, e := range p.ends {
+		unix.Close(e.fd)
+	}
 }
 
 func wallNow() time.Duration { return time.Duration(time.Now().UnixNano()) }
 
-// send sends one probe of size bytes of payload on link i.
+// send sends one probe of size bytes of payload on link i. One that cannot be
+// sent is one that does not arrive.
 func (p *prober) send(i, size int) {
 	l := p.links[i]
 	var buf [1472]byte
@@ -154,32 +168,42 @@ func (p *prober) send(i, size int) {
 	p.sent[i] = append(p.sent[i], datagram{sent: time.Now(), wall: wallNow()})
 	p.bytes += int64(size + headers)
 	p.mu.Unlock()
-	if _, err := p.ends[l.From].conn.WriteToUDPAddrPort(buf[:size], p.ends[l.To].addr); err != nil {
-		p.mu.Lock()
-		p.errs[l.From+">"+l.To] = err
-		p.mu.Unlock()
-	}
+	_ = unix.Sendto(p.ends[l.From].fd, buf[:size], unix.MSG_DONTWAIT, &p.ends[l.To].addr)
 }
 
 // headers of a probe: Ethernet, IPv4, UDP.
 const headers = 14 + 20 + 8
 
-func (p *prober) receive(e *end) {
-	buf, oob := make([]byte, 2048), make([]byte, 128)
+// read takes all that has arrived.
+func (p *prober) read() {
+	for _, e := range p.ends {
+		p.readEnd(e)
+	}
+}
+
+func (p *prober) readEnd(e *end) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var buf [1500]byte
+	var oob [128]byte
 	for {
-		n, oobn, _, _, err := e.conn.ReadMsgUDPAddrPort(buf, oob)
-		if errors.Is(err, net.ErrClosed) {
+		n, oobn, _, _, err := unix.Recvmsg(e.fd, buf[:], oob[:], unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
 			return
-		}
-		if err != nil || n < 12 || binary.BigEndian.Uint32(buf) != probeMagic {
-			continue // somebody else's, or an ICMP error of our own sending
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNREFUSED): // of a probe to a place that is closed
+			continue
+		case err != nil:
+			return
+		case n < 12 || binary.BigEndian.Uint32(buf[:]) != probeMagic:
+			continue // somebody else's
 		}
 		at := arrivalOf(oob[:oobn])
 		i, number := int(binary.BigEndian.Uint32(buf[4:])), binary.BigEndian.Uint32(buf[8:])
 		p.mu.Lock()
 		if i < len(p.links) && p.links[i].To == e.name && number >= p.first[i] && number-p.first[i] < uint32(len(p.sent[i])) {
-			if pr := &p.sent[i][number-p.first[i]]; pr.arrived == 0 { // the first copy counts
-				pr.arrived = at
+			if d := &p.sent[i][number-p.first[i]]; d.arrived == 0 { // the first copy counts
+				d.arrived = at
 			}
 		}
 		p.mu.Unlock()
@@ -204,6 +228,7 @@ func arrivalOf(oob []byte) time.Duration {
 // look returns the probes of a link that were sent within w, and either
 // arrived within it or had patience to do so.
 func (p *prober) look(i int, w spans, patience time.Duration) (out []owd) {
+	p.read()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, pr := range p.sent[i] {
@@ -247,7 +272,7 @@ const netBase = 400 * time.Millisecond
 
 func (m *linkMeter) Baseline(ctx context.Context) (Reading, error) {
 	var err error
-	if m.probes, err = openProbes(ctx, m.b, slices.Concat(m.links, m.reverse)); err != nil {
+	if m.probes, err = openProbes(m.b, slices.Concat(m.links, m.reverse)); err != nil {
 		return Reading{}, err
 	}
 	all := len(m.probes.links)
@@ -530,7 +555,7 @@ func meterRate(b *bench, site Site, d Dose) (Meter, error) {
 
 func (m *rateMeter) Baseline(ctx context.Context) (Reading, error) {
 	var err error
-	if m.probes, err = openProbes(ctx, m.b, m.links); err != nil {
+	if m.probes, err = openProbes(m.b, m.links); err != nil {
 		return Reading{}, err
 	}
 	bits := float64(m.count * (m.size + headers) * 8)
@@ -584,6 +609,7 @@ func (m *rateMeter) ratesOf(i int, w spans) (out []float64) {
 	m.mu.Lock()
 	starts := slices.Clone(m.starts[i])
 	m.mu.Unlock()
+	m.probes.read()
 	m.probes.mu.Lock()
 	defer m.probes.mu.Unlock()
 	for _, t := range starts {
@@ -623,6 +649,9 @@ func (m *rateMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error
 	why := fmt.Sprintf("%s asked, %s measured by the dispersion of %d trains of %d packets (%d bytes sent in all)",
 		rate(m.limit), rate(middle(all)), len(all), m.count, bytes)
 	var bad []string
+	if m.before < m.limit*(1+2*rateShare) {
+		bad = append(bad, fmt.Sprintf("trains leave this host at %s at best, too slow to tell", rate(m.before)))
+	}
 	for i, l := range m.links {
 		got := m.ratesOf(i, m.looks)
 		switch r := middle(got); {
