@@ -25,12 +25,17 @@ func cli(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Args[0] = "brownout"
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "NO_COLOR=1")
+	cmd.Env = append(os.Environ(), "NO_COLOR=1", "TMPDIR="+dir)
 	return cmd
 }
 
 // A footprint is everything on the host that a run could leave behind.
 type footprint map[string]bool
+
+// ours tells names of brownout's from those of whoever else uses the host.
+func ours(name string) bool {
+	return strings.Contains(name, "bo-") || strings.Contains(name, "brownout") || strings.Contains(name, "slowfs")
+}
 
 // hostFootprint looks for itself: it uses nothing of the code under test.
 func hostFootprint(t *testing.T) footprint {
@@ -45,10 +50,13 @@ func hostFootprint(t *testing.T) footprint {
 		t.Fatal(err)
 	}
 	for _, p := range procs {
-		if exe, err := os.Readlink(p + "/exe"); err == nil && exe == self && p != fmt.Sprintf("/proc/%d", os.Getpid()) {
-			cmdline, _ := os.ReadFile(p + "/cmdline")
-			f["process "+p[6:]+" "+strings.ReplaceAll(string(cmdline), "\x00", " ")] = true
+		exe, _ := os.Readlink(p + "/exe")
+		environ, _ := os.ReadFile(p + "/environ")
+		if p == fmt.Sprintf("/proc/%d", os.Getpid()) || exe != self && !bytes.Contains(environ, []byte("BROWNOUT_RUN=")) {
+			continue
 		}
+		cmdline, _ := os.ReadFile(p + "/cmdline")
+		f["process "+p[6:]+" "+strings.ReplaceAll(string(cmdline), "\x00", " ")] = true
 		for _, ns := range []string{"net", "mnt", "pid", "uts", "ipc"} {
 			if to, err := os.Readlink(p + "/ns/" + ns); err == nil {
 				f["namespace "+to] = true
@@ -72,7 +80,7 @@ func hostFootprint(t *testing.T) footprint {
 		}
 	}
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
+		if err == nil && d.IsDir() && ours(path) {
 			f["cgroup "+path] = true
 		}
 		return nil
@@ -85,7 +93,9 @@ func hostFootprint(t *testing.T) footprint {
 	for _, dir := range []string{"/run", "/dev/shm", "/tmp", "/var/tmp", "/var/lib", "/etc"} {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
-			f["file "+filepath.Join(dir, e.Name())] = true
+			if ours(e.Name()) {
+				f["file "+filepath.Join(dir, e.Name())] = true
+			}
 		}
 	}
 	return f
