@@ -18,9 +18,9 @@ const (
 	// 1.7 ms late (p99). It is short, since a goroutine in a system call keeps
 	// its P until the runtime takes it away, and others may need that.
 	tail = 2 * time.Millisecond
-	// spin is how much of a delay of less than a millisecond is not slept at
-	// all: the kernel's timer wakes 50 to 110 µs late.
-	spin = 100 * time.Microsecond
+	// spin is how much of a delay is not slept at all: the kernel's timer wakes
+	// 50 µs late at the median, with the least slack.
+	spin = 70 * time.Microsecond
 	// look is how often a caller that was interrupted is looked at.
 	look = 5 * time.Millisecond
 )
@@ -60,26 +60,19 @@ func (s *Server) wait(ctx context.Context, d time.Duration) syscall.Errno {
 			return syscall.EINTR
 		}
 	}
-	precise(end, d < time.Millisecond)
+	precise(end)
 	return 0
 }
 
 // precise returns at end.
-func precise(end time.Time, short bool) {
+func precise(end time.Time) {
 	// 1 ns instead of 50 µs of slack. It is the thread's, and stays; harmless.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	left := time.Until(end)
-	if short {
-		left -= spin
-	}
-	for left > 0 {
+	for left := time.Until(end) - spin; left > 0; left = time.Until(end) - spin {
 		ts := unix.NsecToTimespec(int64(left))
 		_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &ts, nil) // EINTR: look again
-		if left = time.Until(end); short {
-			left -= spin
-		}
 	}
-	for time.Now().Before(end) { // the rest of a short one
+	for time.Now().Before(end) {
 	}
 }
 
