@@ -1,0 +1,79 @@
+package plan
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Markdown writes the reference of all faults, docs/FAULTS.md.
+func Markdown(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString(`# Faults
+
+<!-- Written by go test ./internal/plan -update; change internal/plan/kinds.go instead. -->
+
+Every fault is requested *and* measured. The probe never uses the mechanism that
+gives the fault, and compares with a reading taken just before. A fault that its
+probe did not see as asked makes the run inconclusive; so does one that is not seen
+gone after its heal.
+
+In a scenario a fault is one entry of ` + "`timeline.faults`" + `: ` + "`at`" + ` (from the end of the
+baseline), ` + "`for`" + `, and the kind with its words:
+
+    - {at: 0s, for: 8s, disk.delay: {on: one follower, op: fsync, add: 20ms}}
+
+By hand, on a cluster that ` + "`brownout up`" + ` started, the same words:
+
+    brownout fault add disk.delay on=leader op=fsync add=20ms
+
+Selectors: ` + "`n3`, `n1,n2`, `leader`, `follower`, `one follower`, `followers`, `all but leader`,\n`minority`, `majority`, `all`, `client`" + `. They are resolved when the fault fires; ` + "`follow: role`" + `
+moves the fault with the role. ` + "`provider`" + ` pins a mechanism; ` + "`brownout doctor`" + ` lists them.
+Faults on the same link or node add up: delays add, the lowest rate or quota wins,
+a cut beats all. What a wire holds when a delay is healed is let go at once, in order.
+`)
+	for _, k := range Kinds {
+		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n", k.Name, upper(k.Doc))
+		fmt.Fprintf(&b, "- **Mechanism**: %s.\n- **Probe**: %s.\n", k.Mechanism, k.Probe)
+		if k.Instant {
+			b.WriteString("- `for` is not needed: it is over by itself.\n")
+		}
+		b.WriteString("\n| parameter | | default | bounds | meaning |\n|---|---|---|---|---|\n")
+		switch k.Where {
+		case OnNodes:
+			b.WriteString("| `on` | selector, required | | | which nodes |\n")
+		case Cut:
+			b.WriteString("| `split` | groups | | | `\"n1 \\| n2,n3\"`: nothing passes between groups; instead of from and to |\n")
+			fallthrough
+		default:
+			b.WriteString("| `from`, `to` | selectors | | | directed links; `every pair` as from means all |\n")
+			b.WriteString("| `plane` | word | peer | peer, client, both | traffic between nodes, with clients, or both |\n")
+		}
+		for _, p := range k.Params {
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", p.Name, p.kind(), p.Default, p.bounds(), p.Doc)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (p Param) kind() string {
+	if p.Required {
+		return string(p.Type) + ", required"
+	}
+	return string(p.Type)
+}
+
+func (p Param) bounds() string {
+	switch {
+	case p.Words != nil:
+		return strings.Join(p.Words, ", ")
+	case p.Min != "" && p.Max != "":
+		return p.Min + " … " + p.Max
+	case p.Max != "":
+		return "≤ " + p.Max
+	}
+	return ""
+}
+
+func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
