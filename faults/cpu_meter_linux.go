@@ -97,7 +97,7 @@ func (m *quotaMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 			length = min(length, time.Until(at)/3)
 		}
 		for _, n := range m.nodes {
-			look, err := spin(ctx, m.b.Exe, n, usable(), length)
+			look, err := spin(ctx, m.b.Exe, n, spinThreads(m.percent), length)
 			if err != nil && ctx.Err() == nil {
 				return Reading{}, Answer{}, err
 			}

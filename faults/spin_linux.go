@@ -162,6 +162,13 @@ func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length 
 	return look, nil
 }
 
+// spinThreads is how many threads are sure to want more than percent of a CPU
+// on a host that others use as well, and no more: each of them overruns the
+// quota by up to a timer tick in each period, and the group repays it later.
+func spinThreads(percent float64) int {
+	return min(int(percent/60)+1, usable())
+}
+
 // usable is how many CPUs this process may use.
 func usable() int {
 	var set unix.CPUSet
