@@ -257,6 +257,29 @@ func (r *rig) paced(tb testing.TB, from, to, n, size int, gap time.Duration) []t
 	return all
 }
 
+// sleepers measures how late this host lets a real-time thread sleep that does
+// nothing else: what no emulation can be better than, without spinning.
+func sleepers(n int) []time.Duration {
+	late := make(chan []time.Duration)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with its scheduling
+		limit := unix.Rlimit{Cur: 500_000, Max: 500_000}
+		unix.Setrlimit(unix.RLIMIT_RTTIME, &limit)
+		unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10, Flags: unix.SCHED_FLAG_RESET_ON_FORK}, 0)
+		all := make([]time.Duration, 0, n)
+		const nap = 500 * time.Microsecond
+		for range n {
+			t0 := time.Now()
+			ts := unix.NsecToTimespec(int64(nap))
+			unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &ts, nil)
+			all = append(all, time.Since(t0)-nap)
+		}
+		slices.Sort(all)
+		late <- all
+	}()
+	return <-late
+}
+
 // BenchmarkDelayError measures how much later than asked frames arrive, one way,
 // from the send call to the receiving kernel's stamp.
 func BenchmarkDelayError(b *testing.B) {
@@ -278,6 +301,9 @@ func BenchmarkDelayError(b *testing.B) {
 			b.ReportMetric(quantile(all, 0.5), "p50-µs")
 			b.ReportMetric(quantile(all, 0.99), "p99-µs")
 			b.ReportMetric(quantile(all, 1), "max-µs")
+			host := sleepers(1000)
+			b.ReportMetric(quantile(host, 0.5), "host-p50-µs")
+			b.ReportMetric(quantile(host, 0.99), "host-p99-µs")
 			if st, ok, err := r.WireStats(b.Context(), false); ok && err == nil {
 				b.ReportMetric(float64(st.Lateness.P50)/1e3, "self-p50-µs")
 				b.ReportMetric(float64(st.Lateness.P99)/1e3, "self-p99-µs")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -231,7 +232,18 @@ func (s *Switch) wireUp(ctx context.Context, p *port, tenant *os.File) error {
 		func() error { return p.conn.Up(loopback) },
 		func() error { return p.conn.NoLinkLocal(p.eth0) },
 		func() error { return p.conn.Address(p.eth0, netip.PrefixFrom(p.IP4, 24)) },
-		func() error { return p.conn.Address(p.eth0, netip.PrefixFrom(p.IP6, 64)) },
+		func() error {
+			ip := netip.PrefixFrom(p.IP6, 64)
+			err := p.conn.Address(p.eth0, ip)
+			if errors.Is(err, fs.ErrPermission) { // hosts that switch IPv6 off do so for new namespaces too
+				on := link.Setting{Path: "ipv6/conf/" + tenantDevice + "/disable_ipv6", Value: "0"}
+				if err := link.Sysctl(tenant, on); err != nil {
+					return err
+				}
+				err = p.conn.Address(p.eth0, ip)
+			}
+			return err
+		},
 		func() error { return p.conn.Up(p.eth0) },
 		func() error { return s.conn.Running(ctx, firstPortIndex+p.Index) },
 		func() (err error) {

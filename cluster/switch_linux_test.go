@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brownout/internal/needs"
+	"brownout/internal/sys/link"
 	"brownout/internal/sys/netns"
 	"brownout/internal/sys/unsupported"
 	"brownout/internal/wire"
@@ -753,6 +754,25 @@ func TestPlugRefusesWhatCannotBe(t *testing.T) {
 	c := r.udp(t, 2, last.IP4, 0)
 	if got := rtts(t, c, IP4(1), 3, 5*time.Second); len(got) != 3 {
 		t.Errorf("the last port reaches another %d of 3 times", len(got))
+	}
+}
+
+func TestTenantOfAHostWithoutIPv6HasItAnyway(t *testing.T) {
+	r := newRig(t, 1)
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ns = append(r.ns, ns)
+	if err := link.Sysctl(ns, link.Setting{Path: "ipv6/conf/default/disable_ipv6", Value: "1"}); err != nil {
+		t.Skip(err)
+	}
+	if _, err := r.Plug(t.Context(), 1, "n2", ns); err != nil {
+		t.Fatal(err)
+	}
+	r.echo(t, 1)
+	if got := rtts(t, r.udp(t, 0, IP6(0), 0), IP6(1), 3, 5*time.Second); len(got) != 3 {
+		t.Errorf("%d of 3 answered", len(got))
 	}
 }
 
