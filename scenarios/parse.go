@@ -62,14 +62,12 @@ func parse(src []byte, name string, set []string) (*Scenario, []byte, error) {
 	if err := doc.read(); err != nil {
 		return nil, nil, Errors{doc.yamlMistake(err)}
 	}
-	if errs := doc.apply(set); errs != nil {
-		return nil, nil, errs
-	}
-	if len(set) > 0 {
+	errs := doc.apply(set)
+	if len(doc.set) > 0 {
 		src = []byte(doc.text)
 	}
-	s, errs := doc.scenario()
-	if errs != nil {
+	s, more := doc.scenario()
+	if errs = append(errs, more...); len(errs) > 0 {
 		return nil, nil, errs
 	}
 	sum := sha256.Sum256(src)
