@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -128,7 +129,7 @@ func (s *session) setup(ctx context.Context) error {
 	began := time.Now()
 	s.cluster, err = cluster.Up(ctx, cluster.Config{
 		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: s.target, Exe: s.Exe,
-		Journal: s.journal, Emit: s.events.emit, Clock: clock.At(clock.Raw()),
+		Journal: s.journal, Emit: s.events.emit, Seed: s.Plan.Seed, Passthrough: !touchesData(s.Plan.Faults),
 	})
 	if err != nil {
 		return fmt.Errorf("start cluster: %w", err)
@@ -142,6 +143,15 @@ func (s *session) setup(ctx context.Context) error {
 		return err
 	}
 	return s.calibrate(ctx)
+}
+
+// touchesData reports whether a fault needs the nodes' reads and writes to go
+// through our file system. Where none does, they pass it by at the kernel's
+// speed; what is fixed when a file is opened must be known before the nodes start.
+func touchesData(fs []plan.Fault) bool {
+	return slices.ContainsFunc(fs, func(f plan.Fault) bool {
+		return f.Kind == "disk.delay" && slices.Contains([]string{"read", "write", "all"}, f.Params.String("op"))
+	})
 }
 
 // calibrate turns a load that is a share of the maximum into a rate.

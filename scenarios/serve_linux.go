@@ -162,7 +162,7 @@ func serve(ctx context.Context, dir, id string, wait time.Duration, ready *os.Fi
 	events.start(c)
 	cl, err := cluster.Up(ctx, cluster.Config{
 		ID: id, Dir: dir, Nodes: p.Target.Nodes, Target: target, Exe: "/proc/self/exe",
-		Journal: journal, Emit: events.emit, Clock: c, Ready: wait,
+		Journal: journal, Emit: events.emit, Ready: wait, Seed: p.Seed,
 	})
 	if err != nil {
 		return fmt.Errorf("start cluster: %w", err)
