@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"brownout/cluster"
-	"brownout/internal/clock"
 	"brownout/internal/sys/netns"
 	"brownout/internal/target"
 	"brownout/internal/undo"
@@ -73,7 +72,7 @@ func Calibrate(ctx context.Context, exe string, families []string) (_ []Row, err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, down()) }()
-	b := newBench(Bed{Cluster: c, Clock: clock.At(clock.Raw()), Exe: exe})
+	b := newBench(Bed{Cluster: c, Exe: exe})
 	var rows []Row
 	for _, k := range kinds {
 		cand, _, err := choose(ctx, k.kind, "", b.candidates(k.kind))
@@ -112,7 +111,7 @@ func throwAway(ctx context.Context, exe string) (_ *cluster.Cluster, down func()
 	}
 	c, err := cluster.Up(ctx, cluster.Config{
 		ID: "cal" + strconv.Itoa(os.Getpid()), Dir: dir, Nodes: 3, Target: kv, Exe: exe,
-		Journal: journal, Clock: clock.At(clock.Raw()),
+		Journal: journal,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("start cluster: %w", err), undoAll())

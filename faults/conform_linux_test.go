@@ -67,7 +67,7 @@ func up(t *testing.T, nodes int) *cluster.Cluster {
 	}
 	c, err := cluster.Up(t.Context(), cluster.Config{
 		ID: fmt.Sprintf("ft%dx%d", os.Getpid(), clusters.Add(1)), Dir: dir, Nodes: nodes, Target: kv,
-		Journal: journal, Clock: clock.At(clock.Raw()),
+		Journal: journal,
 	})
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skipf("needs a cluster: %v", err)
@@ -203,7 +203,7 @@ func TestNemesisPlaysOnARealCluster(t *testing.T) {
 	var mu sync.Mutex
 	var events []run.Event
 	cl := clock.At(clock.Raw())
-	n, err := faults.NewNemesis(t.Context(), faults.Bed{Cluster: c, Clock: cl, Seed: 1, Emit: func(e run.Event) {
+	n, err := faults.NewNemesis(t.Context(), faults.Bed{Cluster: cl, Seed: 1, Emit: func(e run.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		events = append(events, e)

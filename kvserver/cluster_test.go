@@ -65,8 +65,10 @@ func testConfigs(tb testing.TB, n int, tune func(*Config)) []Config {
 	}
 	var conf []Config
 	for i, p := range peers {
-		c := Config{ID: p.ID, Dir: filepath.Join(dir, p.ID), Client: p.Client, Raft: p.Raft, Peers: peers, Kick: i == 0,
-			Admin: filepath.Join(dir, p.ID+".sock"), LogLevel: "error", SegmentBytes: 4 << 20}
+		c := Config{
+			ID: p.ID, Dir: filepath.Join(dir, p.ID), Client: p.Client, Raft: p.Raft, Peers: peers, Kick: i == 0,
+			Admin: filepath.Join(dir, p.ID+".sock"), LogLevel: "error", SegmentBytes: 4 << 20,
+		}
 		if testing.Verbose() && os.Getenv("KVSERVER_LOG") != "" {
 			c.LogLevel = os.Getenv("KVSERVER_LOG")
 		}

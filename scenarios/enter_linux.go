@@ -39,8 +39,11 @@ func Enter(ctx context.Context, info Info, node string, argv []string) (int, err
 			return 0, fmt.Errorf("cluster %s has no node %q", info.ID, node)
 		}
 		for _, ns := range []joining{
-			{"net", unix.CLONE_NEWNET}, {"uts", unix.CLONE_NEWUTS}, {"ipc", unix.CLONE_NEWIPC},
-			{"pid", unix.CLONE_NEWPID}, {"mnt", unix.CLONE_NEWNS}, // the last one takes /proc away
+			{"net", unix.CLONE_NEWNET},
+			{"uts", unix.CLONE_NEWUTS},
+			{"ipc", unix.CLONE_NEWIPC},
+			{"pid", unix.CLONE_NEWPID},
+			{"mnt", unix.CLONE_NEWNS}, // the last one takes /proc away
 		} {
 			join = append(join, joining{fmt.Sprintf("/proc/%d/ns/%s", init, ns.path), ns.kind})
 		}

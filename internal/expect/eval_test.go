@@ -15,8 +15,10 @@ const sec = int64(1e9)
 // 2 ms in the baseline and 22 ms while it lasts; every op counts 100 a second.
 func numbers() Numbers {
 	phases := []run.Phase{
-		{Name: "warmup", Start: 0, End: 2 * sec}, {Name: "baseline", Start: 2 * sec, End: 10 * sec},
-		{Name: "fault", Start: 10 * sec, End: 30 * sec}, {Name: "recovery", Start: 30 * sec, End: 36 * sec},
+		{Name: "warmup", Start: 0, End: 2 * sec},
+		{Name: "baseline", Start: 2 * sec, End: 10 * sec},
+		{Name: "fault", Start: 10 * sec, End: 30 * sec},
+		{Name: "recovery", Start: 30 * sec, End: 36 * sec},
 	}
 	length := func(spans []Span) (ns int64) {
 		for _, s := range spans {

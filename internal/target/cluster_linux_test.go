@@ -46,7 +46,7 @@ func newBed(t testing.TB, ctx context.Context, l plan.Load) *bed {
 	}
 	id := fmt.Sprintf("tt%d", os.Getpid())
 	b.cluster, err = cluster.Up(ctx, cluster.Config{
-		ID: id, Dir: b.dir, Nodes: 3, Target: b.target, Journal: journal, Clock: clock.At(clock.Raw()),
+		ID: id, Dir: b.dir, Nodes: 3, Target: b.target, Journal: journal,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -35,27 +35,6 @@ func appendCommand(b []byte, args ...string) []byte {
 	return b
 }
 
-// appendReply encodes r; it is the inverse of [readReply].
-func appendReply(b []byte, r reply) []byte {
-	b = append(b, r.kind)
-	switch {
-	case r.null:
-		return append(b, "-1\r\n"...)
-	case r.kind == ':':
-		return append(strconv.AppendInt(b, r.n, 10), "\r\n"...)
-	case r.kind == '$':
-		b = append(strconv.AppendInt(b, int64(len(r.text)), 10), "\r\n"...)
-		return append(append(b, r.text...), "\r\n"...)
-	case r.kind == '*':
-		b = append(strconv.AppendInt(b, int64(len(r.list)), 10), "\r\n"...)
-		for _, e := range r.list {
-			b = appendReply(b, e)
-		}
-		return b
-	}
-	return append(append(b, r.text...), "\r\n"...)
-}
-
 var errProtocol = errors.New("not the Redis protocol")
 
 // readReply reads one reply. After an error the stream is of no use any more.

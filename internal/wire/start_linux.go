@@ -60,7 +60,7 @@ func Start(ctx context.Context, p Process) (*Client, error) {
 		if err != nil {
 			return
 		}
-		err = cmd.Wait()
+		_ = cmd.Wait() // its state says how it ended
 		c.err = fmt.Errorf("%w: %s", ErrDead, cmd.ProcessState)
 		if said := strings.TrimSpace(talk.String()); said != "" {
 			c.err = fmt.Errorf("%w: %s", c.err, said)
