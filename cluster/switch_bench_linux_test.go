@@ -257,27 +257,33 @@ func (r *rig) paced(tb testing.TB, from, to, n, size int, gap time.Duration) []t
 	return all
 }
 
-// sleepers measures how late this host lets a real-time thread sleep that does
-// nothing else: what no emulation can be better than, without spinning.
-func sleepers(n int) []time.Duration {
-	late := make(chan []time.Duration)
+// sleeps measures, until it is called, how late this host lets a real-time
+// thread sleep that does nothing else: what no emulation can be better than,
+// but for spinning.
+func sleeps(priority uint32) (late func() []time.Duration) {
+	stop, result := make(chan struct{}), make(chan []time.Duration)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with its scheduling
 		limit := unix.Rlimit{Cur: 500_000, Max: 500_000}
 		unix.Setrlimit(unix.RLIMIT_RTTIME, &limit)
-		unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10, Flags: unix.SCHED_FLAG_RESET_ON_FORK}, 0)
-		all := make([]time.Duration, 0, n)
-		const nap = 500 * time.Microsecond
-		for range n {
+		unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: priority, Flags: unix.SCHED_FLAG_RESET_ON_FORK}, 0)
+		var all []time.Duration
+		const nap = time.Millisecond
+		for {
+			select {
+			case <-stop:
+				slices.Sort(all)
+				result <- all
+				return
+			default:
+			}
 			t0 := time.Now()
 			ts := unix.NsecToTimespec(int64(nap))
 			unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &ts, nil)
 			all = append(all, time.Since(t0)-nap)
 		}
-		slices.Sort(all)
-		late <- all
 	}()
-	return <-late
+	return func() []time.Duration { close(stop); return <-result }
 }
 
 // BenchmarkDelayError measures how much later than asked frames arrive, one way,
@@ -289,6 +295,7 @@ func BenchmarkDelayError(b *testing.B) {
 			r.impair(b, 0, 1, wire.Impairment{Delay: delay})
 			r.WireStats(b.Context(), true)
 			var all []time.Duration
+			late := sleeps(20)
 			for b.Loop() {
 				all = append(all, r.paced(b, 0, 1, 1000, 64, 600*time.Microsecond)...)
 			}
@@ -301,9 +308,10 @@ func BenchmarkDelayError(b *testing.B) {
 			b.ReportMetric(quantile(all, 0.5), "p50-µs")
 			b.ReportMetric(quantile(all, 0.99), "p99-µs")
 			b.ReportMetric(quantile(all, 1), "max-µs")
-			host := sleepers(1000)
+			host := late()
 			b.ReportMetric(quantile(host, 0.5), "host-p50-µs")
 			b.ReportMetric(quantile(host, 0.99), "host-p99-µs")
+			b.ReportMetric(quantile(host, 1), "host-max-µs")
 			if st, ok, err := r.WireStats(b.Context(), false); ok && err == nil {
 				b.ReportMetric(float64(st.Lateness.P50)/1e3, "self-p50-µs")
 				b.ReportMetric(float64(st.Lateness.P99)/1e3, "self-p99-µs")
