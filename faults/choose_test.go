@@ -28,8 +28,11 @@ func TestChoose(t *testing.T) {
 	}{
 		{"the first that works", "", []candidate{{"a", probeOnly{}}, {"b", probeOnly{}}}, "a", map[string]string{}, false},
 		{
-			"who was refused is told", "", []candidate{{"a", probeOnly{missing}}, {"b", probeOnly{unknown}}, {"c", probeOnly{}}}, "c",
-			map[string]string{"a": "kernel has no x", "b": "unknown: probe timed out"}, false,
+			"who was refused is told", "",
+			[]candidate{{"a", probeOnly{missing}}, {"b", probeOnly{unknown}}, {"c", probeOnly{}}},
+			"c",
+			map[string]string{"a": "kernel has no x", "b": "unknown: probe timed out"},
+			false,
 		},
 		{"a pin passes by better ones", "b", []candidate{{"a", probeOnly{}}, {"b", probeOnly{}}}, "b", map[string]string{}, false},
 		{"a pin allows no fallback", "a", []candidate{{"a", probeOnly{missing}}, {"b", probeOnly{}}}, "", nil, true},

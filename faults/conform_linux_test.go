@@ -203,7 +203,7 @@ func TestNemesisPlaysOnARealCluster(t *testing.T) {
 	var mu sync.Mutex
 	var events []run.Event
 	cl := clock.At(clock.Raw())
-	n, err := faults.NewNemesis(t.Context(), faults.Bed{Cluster: cl, Seed: 1, Emit: func(e run.Event) {
+	n, err := faults.NewNemesis(t.Context(), faults.Bed{Cluster: c, Clock: cl, Seed: 1, Emit: func(e run.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		events = append(events, e)

@@ -37,7 +37,6 @@ type quotaMeter struct {
 	spins []spinLook // one a node, when they were made
 	since []counted  // after them
 	last  []counted
-	own   time.Duration // looked at after them
 }
 
 // counted are a group's counters at a time.

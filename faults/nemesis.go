@@ -25,6 +25,7 @@ const (
 	aimTries     = 3                      // baselines taken because a role moved meanwhile
 	baseWithin   = 5 * time.Second
 	settle       = 30 * time.Millisecond // from the injection until the meter looks
+	grace        = 5 * time.Millisecond  // past the end: for the meter, before the heal
 	rolePoll     = 200 * time.Millisecond
 	firstLook    = time.Second // after which a live view may know whether it bites
 	healWithin   = 30 * time.Second
@@ -476,7 +477,7 @@ func (n *Nemesis) stint(ctx context.Context, l *life, a *aim, inj Injection) (ne
 	var seen *look
 	select {
 	case seen = <-looks:
-	case <-time.After(settle):
+	case <-time.After(grace):
 	}
 	err := n.heal(ctx, inj)
 	healed := n.now()

@@ -95,7 +95,7 @@ func (m *pauseMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 		for _, g := range gaps {
 			look.gaps = append(look.gaps, g.to.Sub(g.from))
 		}
-		outside := look.pauses(m.length, m.every)
+		outside := look.pauses(m.length, m.every, end.Sub(m.begun))
 		all = append(all, outside...)
 		var inside []time.Duration
 		acc, err := accountOf(ctx, n)

@@ -128,17 +128,19 @@ type pauseLook struct {
 }
 
 // pauses are the gaps that were at least half as long as asked for, less what
-// is usual. If one pause was asked for, only the longest can be it.
-func (l pauseLook) pauses(length, every time.Duration) (out []time.Duration) {
+// is usual, longest first. There can be no more than were begun in the time
+// looked at; what else is as long is the host's noise.
+func (l pauseLook) pauses(length, every, looked time.Duration) (out []time.Duration) {
+	most := 1
+	if every > 0 {
+		most += int(looked / every)
+	}
 	gaps := slices.Clone(l.gaps)
 	slices.SortFunc(gaps, func(a, b time.Duration) int { return int(b - a) })
 	for _, g := range gaps {
-		if g-l.usual >= length/2 {
+		if g-l.usual >= length/2 && len(out) < most {
 			out = append(out, g-l.usual)
 		}
-	}
-	if every <= 0 && len(out) > 1 {
-		out = out[:1]
 	}
 	return out
 }
