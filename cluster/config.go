@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"time"
 
-	"brownout/internal/clock"
 	"brownout/internal/run"
 	"brownout/internal/undo"
 )
@@ -31,7 +30,6 @@ type Config struct {
 	Passthrough bool
 	Journal     *undo.Journal   // every change to the host is journaled before it is made
 	Emit        func(run.Event) // told what happens, from several goroutines but never two at once; default: nobody
-	Clock       clock.Clock     // unused: whoever records events knows the run's zero
 	Seed        uint64          // of what is random in the network's impairments
 	Ready       time.Duration   // for all nodes to be ready and agree on a leader; default 30s
 

@@ -79,13 +79,6 @@ func (l *eventLog) write(e run.Event) {
 	}
 }
 
-// failed returns the first error of writing.
-func (l *eventLog) failed() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
-}
-
 // close flushes to disk and returns the first error of the log's life.
 func (l *eventLog) close() error {
 	l.start(clock.At(clock.Raw())) // a run that never started still says why
