@@ -11,6 +11,7 @@ import (
 
 	"brownout/faults"
 	"brownout/internal/run"
+	"brownout/internal/telemetry"
 	"brownout/internal/undo"
 	"brownout/internal/workload"
 	"brownout/scenarios"
@@ -231,6 +232,10 @@ func doctor(ctx context.Context, format string) error {
 			mark, available = "✓", available+1
 		}
 		fmt.Fprintf(o.out, "%s %-14s  %-10s  %s\n", mark, r.Kind, r.Provider, doctorNote(r))
+	}
+	if n, err := telemetry.Noise(ctx, os.TempDir(), 300*time.Millisecond); err == nil { // else this host does not tell
+		fmt.Fprintf(o.out, "\nHost now: others use %.0f %% of the CPU, tasks waited for a CPU %.0f %% of the time, fsync takes %v (p50, in %s)\n",
+			100*n.ForeignCPU, 100*n.CPUPressure, time.Duration(n.FsyncP50).Round(time.Microsecond), os.TempDir())
 	}
 	fmt.Fprintf(o.out, "%d of %d faults available.\n", available, len(rows))
 	if available == 0 {
