@@ -71,6 +71,14 @@ func (s *spec) expected() string {
 	return "fields: " + strings.Join(s.names(), ", ")
 }
 
+// wanted suggests how to write a field that is missing.
+func (s *spec) wanted(name string) string {
+	if s.leaf != nil {
+		return "write " + name + ": " + s.leaf.example
+	}
+	return name + " has " + s.expected()
+}
+
 // A mark is where a path's node stands.
 type mark struct {
 	at    place
@@ -196,7 +204,7 @@ func (d *decoder) mapping(n *node, s *spec, path string) {
 	}
 	for _, f := range s.fields {
 		if _, ok := seen[f.name]; f.required && !ok && !slices.Contains(d.failed, join(path, f.name)) {
-			d.fail(join(path, f.name), n.at, n.width(), fmt.Sprintf("%s has no %s", last(path), f.name), "write "+f.name+": "+f.spec.expected())
+			d.fail(join(path, f.name), n.at, n.width(), fmt.Sprintf("%s has no %s", last(path), f.name), f.spec.wanted(f.name))
 		}
 	}
 	if len(s.oneOf) > 0 && !slices.ContainsFunc(s.oneOf, func(o string) bool { _, ok := seen[o]; return ok }) && !d.bad(path) {

@@ -74,7 +74,7 @@ const excerptWidth = 100
 
 // excerpt prints the line before a place, its line, and a caret.
 func excerpt(lines []string, shown func(line int) int, line, col, width int) string {
-	if line < 1 || line > len(lines) {
+	if line < 1 || line > len(lines) || strings.TrimSpace(lines[line-1]) == "" {
 		return ""
 	}
 	from := max(0, col-1-excerptWidth*3/4) // of long lines, the part around the caret

@@ -133,7 +133,7 @@ func (doc *document) place(e *Error) *Error {
 func (doc *document) scenario() (*Scenario, Errors) {
 	s := &Scenario{}
 	d := &decoder{marks: map[string]mark{}}
-	d.decode(doc.root, shape(s, doc.root), "")
+	d.decode(doc.root, shape(s), "")
 	full := s.withDefaults()
 	for _, p := range full.problems() {
 		if d.bad(p.path) || slices.ContainsFunc(p.needs, d.bad) {

@@ -14,7 +14,7 @@ const schemaID = "https://brownout.invalid/schema/scenario-1.json"
 // may still be refused by the parser, which also knows how fields depend on
 // each other; what it refuses, the parser refuses.
 func Schema() ([]byte, error) {
-	s := schemaOf(shape(new(Scenario), nil))
+	s := schemaOf(shape(new(Scenario)))
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	s["$id"] = schemaID
 	s["title"] = "brownout scenario"

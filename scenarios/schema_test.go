@@ -184,5 +184,5 @@ func TestEveryFieldIsExplained(t *testing.T) {
 			}
 		}
 	}
-	walk(shape(new(Scenario), nil), "")
+	walk(shape(new(Scenario)), "")
 }

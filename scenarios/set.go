@@ -70,7 +70,7 @@ type target struct {
 
 // locate follows a path through format and file.
 func (doc *document) locate(path string) (target, error) {
-	sp := shape(new(Scenario), doc.root)
+	sp := shape(new(Scenario))
 	t := target{node: doc.root}
 	for rest, done := path, ""; rest != ""; {
 		if len(sp.fields) == 0 && sp.item == nil {
@@ -142,7 +142,7 @@ func (doc *document) unknownPath(sp *spec, rest, done string) error {
 		where = done
 	}
 	hint := ""
-	for _, p := range paths(shape(new(Scenario), doc.root), "") {
+	for _, p := range paths(shape(new(Scenario)), "") {
 		if strings.HasSuffix(p, "."+name) {
 			hint = fmt.Sprintf("did you mean %q?", p+rest[len(name):])
 			break

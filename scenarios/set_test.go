@@ -3,6 +3,7 @@ package scenarios
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -134,4 +135,55 @@ func TestOverridesThatAreWrong(t *testing.T) {
 			t.Errorf("--set %s: %v\nwant %s", tt.set, err, tt.want)
 		}
 	}
+}
+
+// FuzzOverride: no path and no value panics; the text that an override leaves
+// is a scenario file that says the same, and overriding again changes nothing.
+func FuzzOverride(f *testing.F) {
+	for _, set := range []string{
+		"target.nodes=5", "name=other", "timeline.faults[1].net.partition.split=n1 | n2", "network.delay=1ms", "workload.mix={put: 100%}",
+		"expect[0]=errors in recovery = 0", "timeline.faults[0]={at: 1s, process.kill: {on: n1, restart: 1s}}", "timeline.faults[0].disk.delay.op=all",
+		"timeline.faults=[]", "seed=", "workload.keys.dist=zipf 1.1", "[0]=1", "a..b=[{", "timeline.warmup=\"1s\"",
+	} {
+		f.Add(set)
+	}
+	src := strings.Replace(styled, "  keys:\n", "  keys: {}\n", 1)
+	f.Fuzz(func(t *testing.T, set string) {
+		began := time.Now()
+		s, text, err := parse([]byte(src), "x.yaml", []string{set})
+		if d := time.Since(began); d > 10*time.Second {
+			t.Fatalf("--set %q took %v", set, d)
+		}
+		if err != nil {
+			return
+		}
+		again, err := Parse(text, "x.yaml")
+		if err != nil {
+			t.Fatalf("--set %q leaves what does not parse: %v\n%s", set, err, text)
+		}
+		twice, _, err := parse(text, "x.yaml", []string{set})
+		if err != nil {
+			t.Fatalf("--set %q a second time: %v", set, err)
+		}
+		for _, other := range []*Scenario{again, twice} {
+			if diff := cmp.Diff(meaning(s), meaning(other)); diff != "" {
+				t.Fatalf("--set %q:\n%s", set, diff)
+			}
+		}
+	})
+}
+
+// meaning is a scenario without its places in a file.
+func meaning(s *Scenario) Scenario {
+	m := *s
+	m.Hash = ""
+	m.Timeline.Faults = append([]Fault(nil), s.Timeline.Faults...)
+	for i := range m.Timeline.Faults {
+		m.Timeline.Faults[i].Line = 0
+	}
+	m.Expect = nil
+	for _, e := range s.Expect {
+		m.Expect = append(m.Expect, Expectation{Text: e.Text})
+	}
+	return m
 }

@@ -94,8 +94,8 @@ func integer(doc, example string, least, most int64, set func(int64) error) *spe
 	}}}
 }
 
-// shape is the whole format. Decoding root with it fills s; root may be nil.
-func shape(s *Scenario, root *node) *spec {
+// shape is the whole format. Decoding root with it fills s.
+func shape(s *Scenario) *spec {
 	return &spec{doc: "A brownout scenario: what to break, when, and what must hold.", fields: []field{
 		{"version", true, integer("version of this format", strconv.Itoa(Version), Version, Version, func(v int64) error {
 			if v != Version {
@@ -104,7 +104,7 @@ func shape(s *Scenario, root *node) *spec {
 			return nil
 		})},
 		{"name", true, text("names runs and reports", "slow-leader-disk", &s.Name)},
-		{"target", false, targetShape(&s.Target, root)},
+		{"target", false, targetShape(&s.Target)},
 		{"network", false, &spec{doc: "healthy links; without it, the bare bridge", fields: []field{
 			{"delay", false, duration("one way, on every link", "200us", &s.Network.Delay)},
 			{"jitter", false, duration("spread around delay", "20us", &s.Network.Jitter)},
@@ -129,8 +129,8 @@ func shape(s *Scenario, root *node) *spec {
 	}}
 }
 
-func targetShape(t *Target, root *node) *spec {
-	config := &spec{doc: "settings of kvserver"}
+func targetShape(t *Target) *spec {
+	config := &spec{doc: "settings of kvserver", absent: map[string]string{"codec": "codec is not in this version: kvserver has one"}}
 	for _, c := range kvserverConfig {
 		config.fields = append(config.fields, field{c.name, false, c.spec(func(v string) {
 			if t.Config == nil {

@@ -403,7 +403,11 @@ func (e *evaluation) recovery() {
 			slowest = f
 		}
 	}
-	e.judge(float64(slowest.Recovery), float64(limit), "ns", fmt.Sprintf("%s was as in baseline %s after its heal", slowest.ID, Nanoseconds(float64(slowest.Recovery))))
+	after := "as soon as it was healed"
+	if slowest.Recovery > 0 {
+		after = Nanoseconds(float64(slowest.Recovery)) + " after its heal"
+	}
+	e.judge(float64(slowest.Recovery), float64(limit), "ns", fmt.Sprintf("%s: as in baseline %s", slowest.ID, after))
 }
 
 // judge compares, and says both numbers.
