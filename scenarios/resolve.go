@@ -17,6 +17,10 @@ import (
 // operation. It is pure: the same scenario, seed and version give the same
 // bytes of [Encode]. Its errors are [Errors].
 func Resolve(s *Scenario, seed uint64, version string) (*plan.Plan, error) {
+	return resolve(s, seed, version, workload.Describe)
+}
+
+func resolve(s *Scenario, seed uint64, version string, describe func(plan.Load, uint64) plan.Ops) (*plan.Plan, error) {
 	full := s.withDefaults()
 	var errs Errors
 	for _, p := range full.problems() {
@@ -50,7 +54,7 @@ func Resolve(s *Scenario, seed uint64, version string) (*plan.Plan, error) {
 	if err := workload.Check(p.Load); err != nil {
 		return nil, Errors{{File: s.File, Path: "workload", Msg: err.Error()}}
 	}
-	p.Ops = workload.Describe(p.Load, seed)
+	p.Ops = describe(p.Load, seed)
 	return p, nil
 }
 
