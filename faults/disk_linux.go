@@ -79,24 +79,30 @@ func (b *bench) setDisk(ctx context.Context, node string, asked []diskDelay) err
 	return n.SetDisk(ctx, diskRules(asked))
 }
 
-// Tolerance of the median of file operations. What the disk below takes varies
-// by itself, and differently when the node writes less.
+// Tolerance of file operations: see [diskMeter.tolerance].
 const (
 	diskShare = 0.05
-	diskLeast = 500 * time.Microsecond // or half of the baseline's median
+	diskLeast = 500 * time.Microsecond
 	diskBase  = 350 * time.Millisecond
-	diskPace  = 50 * time.Millisecond // between two probes
+	diskFast  = 10 * time.Millisecond // between two probes of the baseline,
+	diskPace  = 50 * time.Millisecond // and later
 	maxDisk   = 1 << 14               // probes kept
+	diskFloor = 0.1                   // quantile that is judged
 )
 
 // A diskMeter uses files on the node's own disk, through its own file system,
-// and takes the time. It disturbs that disk with up to 20 small writes and as
-// many fsyncs a second.
+// and takes the time. It judges by the fastest tenth of the operations: a delay
+// shifts them all, while what a busy host does to some of them only ever adds.
+// It disturbs that disk with up to 20 small writes and as
+// many fsyncs a second, and with five times as many for the third of a second
+// before the fault.
 type diskMeter struct {
 	op      faultfs.Op
 	add     time.Duration
 	probers []*diskProber
 	base    []time.Duration // median, by prober
+	floor   []time.Duration // first decile
+	scatter []time.Duration // from there to the median
 	looks   spans
 }
 
@@ -130,6 +136,7 @@ type diskProber struct {
 	done   chan struct{}
 
 	mu    sync.Mutex
+	pace  time.Duration
 	probs []diskProbe
 	began time.Time // of the operation that is on; zero if none is
 	err   error
@@ -139,7 +146,7 @@ type diskProbe struct{ from, to time.Time }
 
 func newDiskProber(n *cluster.Node, op faultfs.Op) *diskProber {
 	name := fmt.Sprintf(".bo-probe-%d-%d", os.Getpid(), probes.Add(1))
-	return &diskProber{node: n.Name(), path: filepath.Join(n.Data(), name), op: op}
+	return &diskProber{node: n.Name(), path: filepath.Join(n.Data(), name), op: op, pace: diskFast}
 }
 
 func (p *diskProber) start() {
@@ -231,9 +238,19 @@ func (p *diskProber) run(ctx context.Context) error {
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("probe %s's disk: %s: %w", p.node, p.op, err)
 		}
-		sleep(ctx, diskPace)
+		p.mu.Lock()
+		pace := p.pace
+		p.mu.Unlock()
+		sleep(ctx, pace)
 	}
 	return nil
+}
+
+// calm makes it probe less often.
+func (p *diskProber) calm() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pace = diskPace
 }
 
 // look returns how long the operations took that began and ended within w, and
@@ -269,7 +286,10 @@ func (m *diskMeter) Baseline(ctx context.Context) (Reading, error) {
 		if len(took) == 0 {
 			return Reading{}, fmt.Errorf("no %s of a probe on %s's disk ended in %s (one is on for %s)", p.op, p.node, short(diskBase), short(on))
 		}
+		p.calm()
 		m.base = append(m.base, quantile(took, 0.5))
+		m.floor = append(m.floor, quantile(took, diskFloor))
+		m.scatter = append(m.scatter, quantile(took, 0.5)-quantile(took, diskFloor))
 		all = append(all, took...)
 	}
 	return Reading{map[string]any{"p50_ns": int64(quantile(all, 0.5)), "n": len(all)}}, ctx.Err()
@@ -279,41 +299,46 @@ func (m *diskMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error
 	from := time.Now()
 	<-ctx.Done()
 	m.looks.add(from, time.Now())
-	var all []time.Duration
+	var all, floors []time.Duration
 	var bad []string
 	var errs []error
 	for i, p := range m.probers {
 		took, on, err := p.look(m.looks)
 		errs = append(errs, err)
-		var extra []time.Duration
 		for _, t := range took {
-			extra = append(extra, t-m.base[i])
+			all = append(all, t-m.base[i])
 		}
-		all = append(all, extra...)
-		got, tol := quantile(extra, 0.5), m.tolerance(m.base[i])
+		got, tol := quantile(took, diskFloor)-m.floor[i], m.tolerance(i)
+		floors = append(floors, got)
 		switch {
-		case len(extra) == 0 && on > 0:
+		case len(took) == 0 && on > 0:
 			bad = append(bad, fmt.Sprintf("%s: a probe's %s is on for %s, none has ended", p.node, p.op, short(on)))
-		case len(extra) < 3:
-			bad = append(bad, fmt.Sprintf("%s: only %d probes in %s", p.node, len(extra), short(m.looks.length())))
+		case len(took) < 3:
+			bad = append(bad, fmt.Sprintf("%s: only %d probes in %s", p.node, len(took), short(m.looks.length())))
 		case (got - m.add).Abs() > tol:
-			bad = append(bad, fmt.Sprintf("%s: %s measured (p50, n=%d), tolerance %s", p.node, short(got), len(extra), short(tol)))
+			bad = append(bad, fmt.Sprintf("%s: the fastest tenth is slower by %s, tolerance %s (n=%d)", p.node, short(got), short(tol), len(took)))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Reading{}, Answer{}, err
 	}
-	values := Reading{map[string]any{"p50_ns": int64(quantile(all, 0.5)), "p99_ns": int64(quantile(all, 0.99)), "n": len(all)}}
-	why := fmt.Sprintf("%s added to %s asked, %s measured by a probe on the node's disk (p50, p99 %s, n=%d, beyond a baseline of %s)",
-		short(m.add), m.op, short(quantile(all, 0.5)), short(quantile(all, 0.99)), len(all), short(slices.Max(m.base)))
+	values := Reading{map[string]any{
+		"p50_ns": int64(quantile(all, 0.5)), "p99_ns": int64(quantile(all, 0.99)), "p10_ns": int64(slices.Min(floors)), "n": len(all),
+	}}
+	why := fmt.Sprintf("%s added to %s asked, %s measured by a probe on the node's disk (p50, fastest tenth %s, p99 %s, n=%d, beyond a baseline of %s)",
+		short(m.add), m.op, short(quantile(all, 0.5)), short(slices.Min(floors)), short(quantile(all, 0.99)), len(all), short(slices.Max(m.base)))
 	if bad != nil {
 		return values, Answer{false, why + ": " + strings.Join(bad, "; ")}, nil
 	}
 	return values, Answer{true, why}, nil
 }
 
-func (m *diskMeter) tolerance(base time.Duration) time.Duration {
-	return max(tolerance(m.add, diskShare, diskLeast), base/2)
+// tolerance is a share of the delay; or what the disk below varies by on its
+// own, which differs when the node writes less: half of what its fastest take,
+// or how much slower the median is. It is never more than half of the delay.
+func (m *diskMeter) tolerance(i int) time.Duration {
+	own := max(diskLeast, m.floor[i]/2, m.scatter[i])
+	return max(tolerance(m.add, diskShare, 0), min(own, m.add/2))
 }
 
 func (m *diskMeter) Healed(ctx context.Context) (Reading, Answer, error) {
@@ -326,18 +351,18 @@ func (m *diskMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 		if err != nil {
 			return Reading{}, Answer{}, err
 		}
-		got := quantile(took, 0.5)
+		got := quantile(took, diskFloor)
 		// What the node has to catch up makes its disk slower than before.
-		most := max(m.base[i]*2, m.base[i]+max(m.add/4, diskLeast))
-		values := Reading{map[string]any{"p50_ns": int64(got - m.base[i]), "n": len(took)}}
+		most := max(m.floor[i]*2, m.floor[i]+max(m.add/4, diskLeast))
+		values := Reading{map[string]any{"p10_ns": int64(got - m.floor[i]), "n": len(took)}}
 		if len(took) == 0 {
 			return values, Answer{false, fmt.Sprintf("%s: no %s of a probe ended (one is on for %s)", p.node, p.op, short(on))}, nil
 		}
 		if got > most {
-			return values, Answer{false, fmt.Sprintf("%s: %s takes %s (p50, n=%d), more than %s", p.node, p.op, short(got), len(took), short(most))}, nil
+			return values, Answer{false, fmt.Sprintf("%s: %s takes %s (fastest tenth, n=%d), more than %s", p.node, p.op, short(got), len(took), short(most))}, nil
 		}
 		if i == len(m.probers)-1 {
-			return values, Answer{true, fmt.Sprintf("%s takes %s (p50, n=%d), %s before the fault", p.op, short(got), len(took), short(m.base[i]))}, nil
+			return values, Answer{true, fmt.Sprintf("%s takes %s (fastest tenth, n=%d), %s before the fault", p.op, short(got), len(took), short(m.floor[i]))}, nil
 		}
 	}
 	return Reading{}, Answer{}, errors.New("no probes")

@@ -13,16 +13,22 @@ import (
 	"brownout/internal/sys/proc"
 )
 
-// Tolerances of pauses. From outside a pause looks longer by what the node
-// needs to catch up, on a busy host some milliseconds; after a stop-the-world
-// the collection itself goes on beside the program (up to 60 ms were seen with
-// heaps of 130 MB). The runtime's own account has neither.
+// Tolerances of pauses. One that is too short is not what was asked for. On a
+// busy host one may get longer: who is to end it has to get a CPU first, and who
+// is paused has to catch up. After a stop-the-world the collection itself goes
+// on beside the program (up to 60 ms were seen with heaps of 130 MB), which the
+// runtime's own account does not count.
 const (
-	pauseShare  = 0.05
-	pauseLeast  = 10 * time.Millisecond
-	gcLate      = 60 * time.Millisecond
-	gcOwnShare  = 0.03
-	gcOwnLeast  = 5 * time.Millisecond
+	pauseEarlyShare = 0.05
+	pauseEarlyLeast = 10 * time.Millisecond
+	pauseLateShare  = 0.15
+	pauseLateLeast  = 20 * time.Millisecond
+	gcLate          = 60 * time.Millisecond
+	gcOwnShare      = 0.03
+	gcOwnLeast      = 5 * time.Millisecond
+
+	accountTries, accountPause = 5, 40 * time.Millisecond
+
 	healedPause = 200 * time.Millisecond // looked at after the heal
 )
 
@@ -99,10 +105,16 @@ func (m *pauseMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 		all = append(all, outside...)
 		var inside []time.Duration
 		acc, err := accountOf(ctx, n)
-		if err == nil {
+		for try := 0; err == nil; try++ {
 			inside = acc.since(m.before[i], m.length/2)
-			own = append(own, inside...)
+			// The runtime writes a pause down when its cycle is over, which is
+			// later than the pause.
+			if !m.gc || len(inside) >= len(outside) || try == accountTries || !sleep(ctx, accountPause) {
+				break
+			}
+			acc, err = accountOf(ctx, n)
 		}
+		own = append(own, inside...)
 		why := m.judge(outside, inside, err, end.Sub(last))
 		if why != "" {
 			bad = append(bad, n.Name()+": "+why)
@@ -138,11 +150,12 @@ func (m *pauseMeter) judge(outside, inside []time.Duration, noAccount error, sil
 		return why
 	}
 	got := quantile(outside, 0.5)
-	late := tolerance(m.length, pauseShare, pauseLeast)
+	early := tolerance(m.length, pauseEarlyShare, pauseEarlyLeast)
+	late := tolerance(m.length, pauseLateShare, pauseLateLeast)
+	own := [2]time.Duration{tolerance(m.length, gcOwnShare, gcOwnLeast), late}
 	if m.gc {
 		late = max(late, gcLate)
 	}
-	early := tolerance(m.length, pauseShare, pauseLeast)
 	if got < m.length-early || got > m.length+late {
 		return fmt.Sprintf("%s asked, %s measured by pings (p50, n=%d), tolerance -%s +%s", short(m.length), short(got), len(outside), short(early), short(late))
 	}
@@ -155,9 +168,9 @@ func (m *pauseMeter) judge(outside, inside []time.Duration, noAccount error, sil
 		return fmt.Sprintf("the runtime's account cannot be read: %v", noAccount)
 	case len(inside) == 0:
 		return fmt.Sprintf("pings stopped for %s, but the runtime reports no GC pause of half of %s", short(got), short(m.length))
-	case !within(quantile(inside, 0.5), m.length, gcOwnShare, gcOwnLeast):
-		return fmt.Sprintf("%s asked, the runtime reports %s (p50, n=%d), tolerance %s",
-			short(m.length), short(quantile(inside, 0.5)), len(inside), short(tolerance(m.length, gcOwnShare, gcOwnLeast)))
+	}
+	if got := quantile(inside, 0.5); got < m.length-own[0] || got > m.length+own[1] {
+		return fmt.Sprintf("%s asked, the runtime reports %s (p50, n=%d), tolerance -%s +%s", short(m.length), short(got), len(inside), short(own[0]), short(own[1]))
 	}
 	return ""
 }
@@ -180,7 +193,7 @@ func (a gcAccount) since(before gcAccount, least time.Duration) (out []time.Dura
 }
 
 func (m *pauseMeter) Healed(ctx context.Context) (Reading, Answer, error) {
-	return m.alive(ctx, max(m.length/4, 5*pauseLeast))
+	return m.alive(ctx, max(m.length/4, 5*pauseEarlyLeast))
 }
 
 // alive looks whether all nodes answer pings again, without gaps of limit.
@@ -284,7 +297,7 @@ func (m *killMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error
 		if longest < 10*killPing {
 			alive = append(alive, fmt.Sprintf("%s: answered pings all the time", m.pingers.nodes[i].Name()))
 		}
-		if m.restart > 0 && longest < m.restart-pauseLeast && end.Sub(m.begun) > m.restart {
+		if m.restart > 0 && longest < m.restart-pauseEarlyLeast && end.Sub(m.begun) > m.restart {
 			alive = append(alive, fmt.Sprintf("%s: down for %s, less than %s", m.pingers.nodes[i].Name(), short(longest), short(m.restart)))
 		}
 	}

@@ -29,9 +29,9 @@ type Subject struct {
 // healWithin bounds a heal and the proof of it.
 const healWithin = 20 * time.Second
 
-// Conform tests a provider. It takes about three times Hold.
+// Conform tests a provider. It takes a few times Hold.
 func Conform(t *testing.T, s Subject) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*s.Hold+2*healWithin)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*s.Hold+2*healWithin)
 	defer cancel()
 	if err := s.Provider.Probe(ctx); err != nil {
 		t.Fatalf("Probe = %v, want nil", err)
@@ -93,10 +93,11 @@ func open(ctx context.Context, t *testing.T, s Subject, d faults.Dose) faults.Me
 	return m
 }
 
-// bites looks for a second time if it has to: the host may have been busy.
+// bites looks again if it has to: the host may have been busy.
 func bites(ctx context.Context, t *testing.T, s Subject, m faults.Meter, d faults.Dose, what string) {
 	t.Helper()
-	for try := range 2 {
+	const tries = 3
+	for try := range tries {
 		look, cancel := context.WithTimeout(ctx, s.Hold)
 		r, answer, err := m.Measure(look, d)
 		cancel()
@@ -104,7 +105,7 @@ func bites(ctx context.Context, t *testing.T, s Subject, m faults.Meter, d fault
 		if err == nil && answer.Yes {
 			return
 		}
-		if try == 1 {
+		if try == tries-1 {
 			t.Errorf("%s %v: the meter says no: %s (%v)", what, d, answer.Why, err)
 		}
 	}

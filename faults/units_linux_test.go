@@ -1,0 +1,154 @@
+package faults
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"brownout/internal/faultfs"
+	"brownout/internal/plan"
+)
+
+func TestTheTableHasARowForEveryKind(t *testing.T) {
+	var rows, kinds []string
+	for _, r := range table {
+		rows = append(rows, r.kind)
+		if len(r.sources) == 0 || r.meter == nil || grid[r.kind].doses == nil {
+			t.Errorf("%s: no provider, no meter or no grid", r.kind)
+		}
+	}
+	for _, k := range plan.Kinds {
+		kinds = append(kinds, k.Name)
+	}
+	if diff := cmp.Diff(kinds, rows); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDelaysOfADiskAddUp(t *testing.T) {
+	const s = time.Millisecond
+	got := diskRules([]diskDelay{{faultfs.Fsync, 5 * s}, {faultfs.All, 2 * s}, {faultfs.Fsync, s}})
+	for op, want := range map[faultfs.Op]time.Duration{faultfs.Fsync: 8 * s, faultfs.Write: 2 * s, faultfs.Meta: 2 * s} {
+		if got.Delay[op].Add != want {
+			t.Errorf("delay of %s = %v, want %v", op, got.Delay[op].Add, want)
+		}
+	}
+	if got.Release {
+		t.Error("waits are let go while faults are in force")
+	}
+	if r := diskRules(nil); len(r.Delay) != 0 || !r.Release {
+		t.Errorf("healthy rules = %+v, want no delay and all waits let go", r)
+	}
+	if err := diskRules([]diskDelay{{faultfs.All, faultfs.MaxDelay}, {faultfs.All, faultfs.MaxDelay}}).Validate(); err != nil {
+		t.Errorf("two of the longest delays: %v", err)
+	}
+}
+
+func TestTheLowestQuotaWins(t *testing.T) {
+	a, b := quota{50, time.Second}, quota{20, time.Millisecond}
+	if got := lowestQuota([]quota{a, b}); got != b {
+		t.Errorf("lowest = %v", got)
+	}
+	if got := lowestQuota(nil); got != (quota{}) {
+		t.Errorf("of none = %v", got)
+	}
+}
+
+func TestParseGCAccount(t *testing.T) {
+	const text = "heap profile: 1: 2 [3: 4] @ heap/1048576\n# runtime.MemStats\n# Alloc = 1\n# LastGC = 9\n# PauseNs = [100 200 300 0]\n# PauseEnd = [11 12 13 0]\n# NumGC = 3\n"
+	acc, err := parseGCAccount(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := acc.since(gcAccount{cycles: 1}, 150); !slices.Equal(got, []time.Duration{300, 200}) {
+		t.Errorf("since cycle 1 = %v, want 300 and 200", got)
+	}
+	if got := acc.since(gcAccount{cycles: 9}, 0); len(got) != 3 {
+		t.Errorf("of a process that was restarted = %v, want all 3", got)
+	}
+	for _, bad := range []string{"", "# NumGC = x\n", "# NumGC = 1\n# PauseNs = [1]\n# PauseEnd = []\n"} {
+		if _, err := parseGCAccount(bad); err == nil {
+			t.Errorf("%q was parsed", bad)
+		}
+	}
+}
+
+func FuzzParseGCAccount(f *testing.F) {
+	f.Add("# PauseNs = [100 200 300 0]\n# PauseEnd = [11 12 13 0]\n# NumGC = 3\n")
+	f.Add("# PauseNs = [1]\n# PauseEnd = [1]\n# NumGC = 9223372036854775807\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if acc, err := parseGCAccount(text); err == nil && int64(len(acc.pauses)) > max(acc.cycles, 0) {
+			t.Fatalf("%d pauses of %d cycles", len(acc.pauses), acc.cycles)
+		}
+	})
+}
+
+// TestExpectedDelay compares with draws: the median and the deviation that a
+// meter expects are those of the distribution that is asked for.
+func TestExpectedDelay(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	d := Dose{"add_ns": int64(20 * time.Millisecond), "jitter_ns": int64(4 * time.Millisecond), "dist": "uniform"}
+	median, sd, sure := expectedDelay(d)
+	var draws []time.Duration
+	for range 20_000 {
+		draws = append(draws, 20*time.Millisecond+time.Duration((2*rng.Float64()-1)*4e6))
+	}
+	if got := quantile(draws, 0.5); !sure || !within(got, median, 0.01, 0) || !within(deviation(draws), sd, 0.02, 0) {
+		t.Errorf("uniform: median %v and deviation %v expected, %v and %v drawn", median, sd, got, deviation(draws))
+	}
+	d["dist"], d["jitter_ns"] = "normal", int64(15*time.Millisecond)
+	if _, _, sure := expectedDelay(d); sure {
+		t.Error("a normal distribution that is cut off at zero is taken for sure")
+	}
+	d["dist"], d["jitter_ns"] = "pareto", int64(10*time.Millisecond)
+	if median, _, _ := expectedDelay(d); median >= 20*time.Millisecond || median < 16*time.Millisecond {
+		t.Errorf("pareto: median %v, want less than the mean of 20ms, but not much", median)
+	}
+}
+
+func TestPausesAreNoMoreThanWereMade(t *testing.T) {
+	const s = time.Millisecond
+	l := pauseLook{gaps: []time.Duration{30 * s, 103 * s, 55 * s, 101 * s, 104 * s}, usual: 2 * s}
+	for _, tt := range []struct {
+		name          string
+		every, looked time.Duration
+		want          []time.Duration
+	}{
+		{"one was asked for", 0, time.Second, []time.Duration{102 * s}},
+		{"one each 400 ms in a second: three at most", 400 * s, time.Second, []time.Duration{102 * s, 101 * s, 99 * s}},
+		{"what is shorter than half is noise", 10 * s, time.Second, []time.Duration{102 * s, 101 * s, 99 * s, 53 * s}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := l.pauses(100*s, tt.every, tt.looked); !slices.Equal(got, tt.want) {
+				t.Errorf("pauses = %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestCalibratedRows(t *testing.T) {
+	for _, tt := range []struct {
+		kind   string
+		dose   Dose
+		values map[string]any
+		want   Row
+	}{
+		{
+			"net.delay", Dose{"add_ns": int64(20e6)}, map[string]any{"p50_ns": int64(20_030_000), "p99_ns": int64(20_110_000), "n": 2000},
+			Row{Kind: "net.delay", Provider: "p", Requested: "20ms", MeasuredP50: "20.03ms", MeasuredP99: "20.11ms", N: 2000, ErrorPct: 0.15, Verdict: RowOK},
+		},
+		{
+			"net.rate", Dose{"limit_bits_per_s": int64(10e6)}, map[string]any{"bits_per_s": 9.9e6, "n": 3},
+			Row{Kind: "net.rate", Provider: "p", Requested: "10 Mbit/s", MeasuredP50: "9.9 Mbit/s", N: 3, ErrorPct: -1, Verdict: RowOK},
+		},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, calibrated(tt.kind, "p", tt.dose, Reading{tt.values}, Answer{Yes: true})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
