@@ -246,6 +246,9 @@ func (s *Switch) wireUp(ctx context.Context, p *port, tenant *os.File) error {
 		},
 		func() error { return p.conn.Up(p.eth0) },
 		func() error { return s.conn.Running(ctx, firstPortIndex+p.Index) },
+		// The other end too: until the kernel has told itself that this link is
+		// ready, IPv6 has no route to the subnet and answers are lost.
+		func() error { return p.conn.Running(ctx, p.eth0) },
 		func() (err error) {
 			// Faults of loss barely show with BBR, which many hosts default to.
 			p.Congestion, err = link.Congestion(tenant, "cubic", "reno")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -37,6 +38,20 @@ func ours(name string) bool {
 	return strings.Contains(name, "bo-") || strings.Contains(name, "brownout") || strings.Contains(name, "slowfs")
 }
 
+// another reports whether a name or an environment belongs to a run whose
+// supervisor is alive: somebody else's, on a host that several use. What a dead
+// supervisor left counts, whoever's it was.
+func another(text string) bool {
+	for _, m := range owner.FindAllStringSubmatch(text, -1) {
+		if _, err := os.Stat("/proc/" + m[1]); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+var owner = regexp.MustCompile(`bo-[a-z0-9]+-([0-9]+)-[0-9]+`)
+
 // hostFootprint looks for itself: it uses nothing of the code under test.
 func hostFootprint(t *testing.T) footprint {
 	t.Helper()
@@ -52,7 +67,8 @@ func hostFootprint(t *testing.T) footprint {
 	for _, p := range procs {
 		exe, _ := os.Readlink(p + "/exe")
 		environ, _ := os.ReadFile(p + "/environ")
-		if p == fmt.Sprintf("/proc/%d", os.Getpid()) || exe != self && !bytes.Contains(environ, []byte("BROWNOUT_RUN=")) {
+		mine := exe == self || bytes.Contains(environ, []byte("BROWNOUT_RUN="))
+		if p == fmt.Sprintf("/proc/%d", os.Getpid()) || !mine || another(string(environ)) {
 			continue
 		}
 		cmdline, _ := os.ReadFile(p + "/cmdline")
@@ -80,7 +96,7 @@ func hostFootprint(t *testing.T) footprint {
 		}
 	}
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && ours(path) {
+		if err == nil && d.IsDir() && ours(path) && !another(path) {
 			f["cgroup "+path] = true
 		}
 		return nil
@@ -93,7 +109,7 @@ func hostFootprint(t *testing.T) footprint {
 	for _, dir := range []string{"/run", "/dev/shm", "/tmp", "/var/tmp", "/var/lib", "/etc"} {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
-			if ours(e.Name()) {
+			if ours(e.Name()) && dir != "/tmp" || dir == "/tmp" && strings.Contains(e.Name(), "brownout") {
 				f["file "+filepath.Join(dir, e.Name())] = true
 			}
 		}
