@@ -168,7 +168,8 @@ func (p *prober) send(i, size int) {
 	p.sent[i] = append(p.sent[i], datagram{sent: time.Now(), wall: wallNow()})
 	p.bytes += int64(size + headers)
 	p.mu.Unlock()
-	_ = unix.Sendto(p.ends[l.From].fd, buf[:size], unix.MSG_DONTWAIT, &p.ends[l.To].addr)
+	to := p.ends[l.To].addr // a copy: the library writes into it
+	_ = unix.Sendto(p.ends[l.From].fd, buf[:size], unix.MSG_DONTWAIT, &to)
 }
 
 // headers of a probe: Ethernet, IPv4, UDP.
@@ -515,7 +516,8 @@ type rateMeter struct {
 	size   int     // bytes of payload of each packet
 	count  int     // packets of a train
 	starts [][]train
-	mu     sync.Mutex
+	mu     sync.Mutex // guards starts
+	one    sync.Mutex // train at a time
 }
 
 // A train is a run of probes of one link.
@@ -581,6 +583,8 @@ func (m *rateMeter) Baseline(ctx context.Context) (Reading, error) {
 
 // train sends one on every link.
 func (m *rateMeter) train() {
+	m.one.Lock()
+	defer m.one.Unlock()
 	for i := range m.links {
 		m.probes.mu.Lock()
 		first := m.probes.first[i] + uint32(len(m.probes.sent[i]))
