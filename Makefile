@@ -1,5 +1,6 @@
 # Everything a developer or a user of brownout types. `make help` explains.
-GO      ?= go
+# sudo often hides the usual place of Go from the PATH.
+GO      ?= $(or $(shell command -v go 2>/dev/null),$(wildcard /usr/local/go/bin/go),go)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN      = bin/brownout
 export CGO_ENABLED = 0
