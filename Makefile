@@ -1,9 +1,10 @@
 # Everything a developer or a user of brownout types. `make help` explains.
-# sudo often hides the usual place of Go from the PATH.
-GO      ?= $(or $(shell command -v go 2>/dev/null),$(wildcard /usr/local/go/bin/go),go)
+GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN      = bin/brownout
 export CGO_ENABLED = 0
+# sudo often hides the usual place of Go.
+export PATH := $(PATH):/usr/local/go/bin
 
 .PHONY: help build demo test unit bench fuzz lint fmt ci clean
 
