@@ -137,7 +137,7 @@ type diskProber struct {
 
 	mu    sync.Mutex
 	pace  time.Duration
-	probs []diskProbe
+	seen  []diskProbe
 	began time.Time // of the operation that is on; zero if none is
 	err   error
 }
@@ -228,10 +228,10 @@ func (p *diskProber) run(ctx context.Context) error {
 		now := time.Now()
 		p.mu.Lock()
 		if err == nil {
-			if len(p.probs) == maxDisk {
-				p.probs = append(p.probs[:0], p.probs[maxDisk/2:]...)
+			if len(p.seen) == maxDisk {
+				p.seen = append(p.seen[:0], p.seen[maxDisk/2:]...)
 			}
-			p.probs = append(p.probs, diskProbe{p.began, now})
+			p.seen = append(p.seen, diskProbe{p.began, now})
 		}
 		p.began = time.Time{}
 		p.mu.Unlock()
@@ -258,7 +258,7 @@ func (p *diskProber) calm() {
 func (p *diskProber) look(w spans) (took []time.Duration, on time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, x := range p.probs {
+	for _, x := range p.seen {
 		if w.hold(x.from, x.to) {
 			took = append(took, x.to.Sub(x.from))
 		}

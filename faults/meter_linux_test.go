@@ -2,7 +2,6 @@ package faults_test
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -140,7 +139,7 @@ func TestCalibrate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range rows {
-		t.Log(fmt.Sprintf("%+v", r))
+		t.Logf("%+v", r)
 		if r.Verdict != faults.RowOK {
 			t.Errorf("%s is %s: %s", r.Kind, r.Verdict, r.Why)
 		}

@@ -93,7 +93,7 @@ func (m *pauseMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	var all, own []time.Duration
-	var bad, good []string
+	var bad []string
 	for i, n := range m.pingers.nodes {
 		m.ps[i].settled(ctx, end)
 		gaps, usual, last := m.ps[i].state(m.begun)
@@ -118,8 +118,6 @@ func (m *pauseMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 		why := m.judge(outside, inside, err, end.Sub(last))
 		if why != "" {
 			bad = append(bad, n.Name()+": "+why)
-		} else {
-			good = append(good, n.Name())
 		}
 	}
 	values := map[string]any{

@@ -68,7 +68,7 @@ type spinner struct {
 	in  io.WriteCloser
 }
 
-// startSpin puts a spinner into a node's cgroup; go_ lets it begin. The caller
+// startSpin puts a spinner into a node's cgroup; begin lets it go. The caller
 // must stay on its OS thread until end: the death signal is the thread's.
 func startSpin(exe string, n *cluster.Node, threads int, length time.Duration) (*spinner, error) {
 	cmd := exec.Command(exe, "_spin", "-threads", strconv.Itoa(threads), "-for", length.String())
@@ -88,7 +88,7 @@ func startSpin(exe string, n *cluster.Node, threads int, length time.Duration) (
 	return s, nil
 }
 
-func (s *spinner) go_() error { _, err := s.in.Write([]byte("\n")); return err }
+func (s *spinner) begin() error { _, err := s.in.Write([]byte("\n")); return err }
 
 func (s *spinner) end() {
 	s.in.Close()
@@ -115,7 +115,7 @@ func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length 
 		return look, err
 	}
 	defer s.end()
-	if err := s.go_(); err != nil {
+	if err := s.begin(); err != nil {
 		return look, fmt.Errorf("start spin probe: %w", err)
 	}
 	type at struct {
