@@ -16,9 +16,13 @@ import (
 const (
 	quotaPoints = 3.0 // percentage points, or
 	quotaShare  = 0.1
-	spinPeriods = 5
-	spinLeast   = 250 * time.Millisecond
-	spinMost    = 500 * time.Millisecond
+	spinLength  = 500 * time.Millisecond
+
+	// A node that is held back in nearly all periods is a spinning process itself,
+	// and can be looked at for longer: half a second of a probe is a few periods,
+	// each of which may overrun and be repaid in the next.
+	busyShare   = 0.9
+	busyPeriods = 10
 )
 
 // A quotaMeter asks two questions: whether a process that wants everything gets
@@ -91,7 +95,7 @@ func round1(x float64) float64 { return math.Round(10*x) / 10 }
 func (m *quotaMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
 	if m.spins == nil {
 		m.percent = d.Float("percent")
-		length := min(max(spinPeriods*m.period, spinLeast), spinMost)
+		length := spinLength
 		if at, ok := ctx.Deadline(); ok {
 			length = min(length, time.Until(at)/3)
 		}
@@ -137,9 +141,11 @@ func (m *quotaMeter) judge() (Reading, Answer, error) {
 		a, b := m.since[i], m.last[i]
 		share := 100 * float64(b.usage-a.usage) / float64(max(b.when.Sub(a.when), 1))
 		used += share / float64(len(m.nodes))
-		nodeThrottled := b.throttled - a.throttled
-		throttled, periods, stalled = throttled+nodeThrottled, periods+b.periods-a.periods, stalled+b.stalled-a.stalled
+		nodeThrottled, nodePeriods := b.throttled-a.throttled, b.periods-a.periods
+		throttled, periods, stalled = throttled+nodeThrottled, periods+nodePeriods, stalled+b.stalled-a.stalled
+		busy := nodePeriods >= busyPeriods && float64(nodeThrottled) >= busyShare*float64(nodePeriods)
 		switch {
+		case busy && math.Abs(share-m.percent) <= tol:
 		case s.percent > m.percent+tol:
 			bad = append(bad, fmt.Sprintf("%s: a spinning process got %.1f %% of a CPU, more than %.4g %%, tolerance %.1f", n.Name(), s.percent, m.percent, tol))
 		case s.percent < m.percent-tol && s.throttled == 0:
@@ -154,8 +160,8 @@ func (m *quotaMeter) judge() (Reading, Answer, error) {
 		"percent": round1(got), "node_percent": round1(used), "n": int(m.spins[0].periods),
 		"throttled_periods": int64(throttled), "periods": int64(periods), "throttled_ns": int64(stalled),
 	}}
-	why := fmt.Sprintf("%.4g %% of a CPU asked, %.1f %% got by a spinning process (n=%d periods of %s); the node itself was throttled in %d of %d periods",
-		m.percent, got, m.spins[0].periods, m.period, throttled, periods)
+	why := fmt.Sprintf("%.4g %% of a CPU asked, %.1f %% got with a spinning process (n=%d periods of %s); the node itself was throttled in %d of %d periods and got %.1f %%",
+		m.percent, got, m.spins[0].periods, m.period, throttled, periods, used)
 	if bad != nil {
 		return values, Answer{false, why + ": " + strings.Join(bad, "; ")}, nil
 	}

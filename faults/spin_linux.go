@@ -135,7 +135,7 @@ func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length 
 	if err != nil {
 		return look, err
 	}
-	var first, last at // right after a period's begin
+	var first, last at // right after a period's begin; the first two repay what was overrun before
 	before := begin
 	for time.Since(begin.when) < length {
 		if !sleep(ctx, time.Millisecond) {
@@ -146,7 +146,7 @@ func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length 
 			return look, err
 		}
 		if now.periods > before.periods {
-			if first.when.IsZero() {
+			if first.when.IsZero() && now.periods >= begin.periods+2 {
 				first = now
 			}
 			last = now
@@ -154,7 +154,7 @@ func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length 
 		before = now
 	}
 	look.periods, look.throttled = before.periods-begin.periods, before.throttled-begin.throttled
-	if last.periods < first.periods+2 { // nothing enforces: the whole length will do
+	if first.when.IsZero() || last.periods < first.periods+2 { // nothing enforces: the whole length will do
 		first, last = begin, before
 	}
 	look.wall = last.when.Sub(first.when)
