@@ -15,7 +15,7 @@ import (
 // A Bed is where a [Nemesis] plays.
 type Bed struct {
 	Cluster *cluster.Cluster
-	Clock   clock.Clock     // the run's time line: when faults are due, and the time of events
+	Clock   clock.Clock     // the run's time line: when faults are due, and the time of events; see [Nemesis.Start]
 	Seed    uint64          // of the draws of selectors
 	Emit    func(run.Event) // told what happens, from one goroutine at a time
 	Network plan.Network    // healthy links; in force from the start

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -134,6 +135,9 @@ func (s *session) setup(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start cluster: %w", err)
 	}
+	if err := s.arm(ctx); err != nil {
+		return err
+	}
 	s.note("cluster    %d nodes up in %v, leader %s", s.Plan.Target.Nodes, time.Since(began).Round(time.Millisecond), s.cluster.Leader())
 	s.load, err = workload.Start(ctx, s.Exe, s.cluster.ClientNetNS(), s.path("load.log"), s.Short)
 	if err != nil {
@@ -143,6 +147,22 @@ func (s *session) setup(ctx context.Context) error {
 		return err
 	}
 	return s.calibrate(ctx)
+}
+
+// arm puts the links' healthy state in force, chooses a provider for every
+// fault and records both.
+func (s *session) arm(ctx context.Context) (err error) {
+	s.nemesis, err = faults.NewNemesis(ctx, faults.Bed{
+		Cluster: s.cluster, Seed: s.Plan.Seed, Emit: s.events.emit, Network: s.Plan.Network, Exe: s.Exe,
+	})
+	if err != nil {
+		return err
+	}
+	if s.manifest.Providers, err = s.nemesis.Prepare(ctx, s.Plan.Faults); err != nil {
+		return err
+	}
+	s.manifest.Mechanisms = s.cluster.Mechanisms()
+	return writeJSON(s.path(run.ManifestFile), s.manifest)
 }
 
 // touchesData reports whether a fault needs the nodes' reads and writes to go
@@ -189,38 +209,32 @@ func (s *session) spec() workload.Spec {
 // be waiting when it comes.
 const startIn = 100 * time.Millisecond
 
-// drive runs the load, the telemetry and the faults of the plan. The load
-// decides when the run is over; the first error of any of them ends all.
+// drive runs the load, the telemetry and the faults of the plan. The first
+// error of any of them ends all.
 func (s *session) drive(ctx context.Context) error {
 	s.clock = clock.At(clock.Raw() + int64(startIn))
-	nemesis, err := faults.NewNemesis(ctx, faults.Bed{
-		Cluster: s.cluster, Clock: s.clock, Seed: s.Plan.Seed, Emit: s.events.emit, Network: s.Plan.Network, Exe: s.Exe,
-	})
-	if err != nil {
-		return err
-	}
-	s.nemesis = nemesis
-	if s.manifest.Providers, err = nemesis.Prepare(ctx, s.Plan.Faults); err != nil {
-		return err
-	}
-	s.manifest.Mechanisms = s.cluster.Mechanisms()
-	if err := writeJSON(s.path(run.ManifestFile), s.manifest); err != nil {
-		return err
-	}
+	s.nemesis.Start(s.clock)
 	s.events.start(s.clock)
 	s.events.emit(run.Event{Type: run.LoadStarted, Data: map[string]any{
 		"rate_per_s": s.rate, "max_per_s": s.max, "clients": s.Plan.Load.Clients,
 	}})
 
-	live, stop := context.WithCancel(ctx)
+	// The load and the faults end by themselves; with the later of them ends the rest.
+	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	g, live := errgroup.WithContext(live)
-	g.Go(func() error { defer stop(); return wrap("load", s.runLoad(live)) })
-	g.Go(func() error { return wrap("faults", s.nemesis.Play(live, s.Plan.Faults)) })
+	g, live := errgroup.WithContext(watching)
+	var acts sync.WaitGroup
+	act := func(what string, f func() error) {
+		acts.Add(1)
+		g.Go(func() error { defer acts.Done(); return wrap(what, f()) })
+	}
+	act("load", func() error { return s.runLoad(live) })
+	act("faults", func() error { return s.nemesis.Play(live, s.Plan.Faults) })
+	g.Go(func() error { acts.Wait(); stop(); return nil })
 	g.Go(func() error { return wrap("telemetry", s.sample(live)) })
 	g.Go(func() error { return wrap("watch roles", s.cluster.Watch(live)) })
 	g.Go(func() error { return wrap("phases", s.announce(live)) })
-	err = g.Wait()
+	err := g.Wait()
 	if cause := context.Cause(ctx); cause != nil {
 		s.events.emit(run.Event{Type: run.Interrupted, Text: cause.Error()})
 		err = errors.Join(cause, err)
