@@ -2,9 +2,11 @@ package judge
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"brownout/checker"
+	"brownout/internal/plan"
 	"brownout/internal/run"
 	"brownout/internal/stats"
 )
@@ -141,11 +143,40 @@ func (j *judgement) expectations(doubt string) {
 		case about == aboutHistory || e.Verdict == run.Inconclusive:
 		case doubt != "" && e.Verdict == run.Fail:
 			e.Verdict, e.Why = run.Inconclusive, fmt.Sprintf("%s; but %s", e.Why, doubt)
+		case about == aboutBaseline && unsteady != "" && j.holdsByParts(p, e.Verdict):
+			e.Why = join(e.Why, fmt.Sprintf("the baseline was not steady (%s), but the same follows from each third of it", unsteady))
 		case about == aboutBaseline && unsteady != "":
 			e.Verdict, e.Why = run.Inconclusive, join(e.Why, "the baseline was not steady: "+unsteady)
 		}
 		j.res.Expectations = append(j.res.Expectations, e)
 	}
+}
+
+// holdsByParts reports whether an expectation has the same verdict with each
+// third of the baseline in its place. What a wandering baseline could turn is
+// unknown; what it cannot turn, by far, is known all the same.
+func (j *judgement) holdsByParts(p plan.Expectation, v run.Verdict) bool {
+	b, ok := phase(j.res.Phases, "baseline")
+	if !ok {
+		return false
+	}
+	const parts = 3
+	width := (b.End - b.Start) / parts
+	for i := range int64(parts) {
+		phases := slices.Clone(j.res.Phases)
+		for k := range phases {
+			if phases[k].Name == "baseline" {
+				phases[k].Start = b.Start + i*width
+				phases[k].End = phases[k].Start + width
+			}
+		}
+		part := *j.res
+		part.Phases, part.Faults = phases, j.rec.faults(phases)
+		if e, _ := (&judgement{rec: j.rec, res: &part, checked: j.checked}).evaluate(p); e.Verdict != v {
+			return false
+		}
+	}
+	return true
 }
 
 // unsteady says why the baseline is no base; empty if it is one.
