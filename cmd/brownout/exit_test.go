@@ -21,6 +21,7 @@ func TestExitCode(t *testing.T) {
 		{"a violation", fmt.Errorf("run: %w", &judged{run.Violation}), 3},
 		{"nothing known", &judged{run.Inconclusive}, 4},
 		{"a usage error", &usageError{errors.New("unknown flag")}, 2},
+		{"a run that left nothing to judge", &unjudged{"out", errors.New("history.jsonl is missing")}, 4},
 		{"a host that cannot", fmt.Errorf("start: %w", errors.ErrUnsupported), 5},
 		{"an interrupt", fmt.Errorf("run: %w", &interrupted{os.Interrupt}), 130},
 		{"a code that was explained already", &silent{5}, 5},

@@ -57,7 +57,7 @@ func up(ctx context.Context, file string, opt upOptions) error {
 	if file == "" {
 		file = "quickstart"
 	}
-	l, err := load(file, runOptions{set: opt.set, nodes: opt.nodes})
+	l, err := load(file, runOptions{set: opt.set, nodes: opt.nodes, nodesSet: opt.nodesSet})
 	if err != nil {
 		return err
 	}

@@ -40,13 +40,16 @@ func start(args []string) int {
 	return exitCode(root.ExecuteContext(ctx))
 }
 
-// interruptible returns a context that the first SIGINT or SIGTERM cancels:
-// everything heals, writes and ends. The second aborts at once; the kernel and
-// the reaper then take down what is left.
+// interruptible returns a context that the first SIGINT, SIGTERM or SIGHUP (a
+// terminal that closes) cancels: everything heals, writes and ends. The second
+// aborts at once; the kernel and the reaper then take down what is left.
 func interruptible() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ch := make(chan os.Signal, 2)
 	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // by nohup
+		signal.Notify(ch, syscall.SIGHUP)
+	}
 	go func() {
 		sig, ok := <-ch
 		if !ok {
@@ -54,7 +57,10 @@ func interruptible() (context.Context, func()) {
 		}
 		fmt.Fprintf(os.Stderr, "\nbrownout: %v: healing and writing what was recorded; once more to abort\n", sig)
 		cancel(&interrupted{sig})
-		if _, ok := <-ch; ok {
+		for sig := range ch {
+			if sig == syscall.SIGHUP {
+				continue // shell and kernel may each send one, and nobody sits there to mean it
+			}
 			fmt.Fprintln(os.Stderr, "brownout: aborted")
 			os.Exit(exitInterrupted)
 		}
@@ -80,6 +86,12 @@ func rootCommand() *cobra.Command {
 		upCommand(), downCommand(), enterCommand(), faultCommand(), cleanCommand(), calibrateCommand(),
 		checkCommand(), showCommand(), lsCommand(), schemaCommand(), versionCommand(),
 	)
+	root.InitDefaultCompletionCmd()
+	for _, group := range root.Commands() { // else an unknown subcommand is a success with help
+		if group.HasSubCommands() && group.RunE == nil {
+			group.Args, group.RunE = usageArgs(cobra.NoArgs), func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	return root
 }
@@ -111,6 +123,10 @@ func exitCode(err error) int {
 	}
 	if j, ok := errors.AsType[*judged](err); ok {
 		return j.verdict.ExitCode()
+	}
+	if u, ok := errors.AsType[*unjudged](err); ok {
+		fmt.Fprintln(os.Stderr, "brownout:", u)
+		return run.Inconclusive.ExitCode()
 	}
 	if i, ok := errors.AsType[*interrupted](err); ok {
 		fmt.Fprintln(os.Stderr, "brownout: interrupted:", i)

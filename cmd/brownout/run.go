@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,16 +23,23 @@ import (
 )
 
 type runOptions struct {
-	output  string
-	seed    uint64
-	seedSet bool
-	set     []string
-	out     string
-	target  string
-	nodes   int
-	dryRun  bool
-	repeat  int
-	keep    bool
+	output   string
+	seed     uint64
+	seedSet  bool
+	set      []string
+	out      string
+	target   string
+	nodes    int
+	nodesSet bool
+	dryRun   bool
+	repeat   int
+	keep     bool
+}
+
+// given remembers which flags were given where their zero is a value too.
+func (opt *runOptions) given(cmd *cobra.Command) {
+	opt.seedSet = cmd.Flags().Changed("seed")
+	opt.nodesSet = cmd.Flags().Changed("nodes")
 }
 
 func runCommand() *cobra.Command {
@@ -39,7 +49,7 @@ func runCommand() *cobra.Command {
 		Short: "Run scenarios: files, or built-in ones by name (root)",
 		Args:  usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opt.seedSet = cmd.Flags().Changed("seed")
+			opt.given(cmd)
 			return runScenarios(cmd.Context(), args, opt)
 		},
 	}
@@ -72,7 +82,7 @@ func load(arg string, opt runOptions) (loaded, error) {
 	if opt.target != "" {
 		set = append(set, "target.kind="+opt.target)
 	}
-	if opt.nodes != 0 {
+	if opt.nodesSet {
 		set = append(set, fmt.Sprintf("target.nodes=%d", opt.nodes))
 	}
 	sc, source, err := scenarios.Load(arg, set)
@@ -116,6 +126,9 @@ func runScenarios(ctx context.Context, args []string, opt runOptions) error {
 		}
 		return nil
 	}
+	// A pipe that closes behind us (| head) does not kill a run. Caught, not
+	// ignored: what is ignored stays so in the programs that we start.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	codes := []int{}
 	for i := range opt.repeat {
 		for _, l := range all {
@@ -163,8 +176,11 @@ func runOne(ctx context.Context, o *output, l loaded, dir, id string, keep bool)
 	live := newProgress(o, l.plan)
 	runErr := liveRun(ctx, l, dir, id, live)
 	live.done()
-	if runErr != nil && !recorded(dir) {
-		return 0, runErr
+	if !recorded(dir, id) {
+		if _, refused := errors.AsType[*scenarios.DirError](runErr); refused || errors.Is(runErr, errors.ErrUnsupported) {
+			return 0, runErr
+		}
+		return 0, &unjudged{dir, cmp.Or(runErr, errors.New("it was removed while the run went on"))}
 	}
 	if dir == filepath.Join(run.StoreDir, id) {
 		if err := run.MarkLatest(run.StoreDir, id); err != nil {
@@ -172,11 +188,16 @@ func runOne(ctx context.Context, o *output, l loaded, dir, id string, keep bool)
 		}
 	}
 	// Judging goes on after an interrupt: what was recorded is still worth a result.
-	res, err := judgeDir(context.WithoutCancel(ctx), dir)
+	res, err := judge.Judge(context.WithoutCancel(ctx), os.DirFS(dir), judge.Options{})
 	if err != nil {
-		return 0, errors.Join(runErr, err)
+		return 0, &unjudged{dir, errors.Join(runErr, err)}
 	}
-	if err := o.result(res, dir); err != nil {
+	code := res.ExitCode
+	if err := report.Write(dir, os.DirFS(dir), res); err != nil { // a full disk: what is known is still said
+		fmt.Fprintln(o.talk, "brownout: write the results:", err)
+		code = worstCode(code, run.Inconclusive.ExitCode())
+	}
+	if err := o.result(res, dir); err != nil && !errors.Is(err, syscall.EPIPE) { // whoever does not listen may still want the exit code
 		return 0, err
 	}
 	if i, ok := errors.AsType[*interrupted](context.Cause(ctx)); ok {
@@ -188,27 +209,29 @@ func runOne(ctx context.Context, o *output, l loaded, dir, id string, keep bool)
 			return exitUnsupported, nil
 		}
 	}
-	if res.ExitCode == 0 && !keep {
+	if code == 0 && !keep {
 		dropData(dir)
 	}
-	return res.ExitCode, nil
+	return code, nil
 }
 
-// recorded reports whether a run got as far as leaving something to judge.
-func recorded(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, run.HistoryFile))
-	return err == nil
+// recorded reports whether the run called id got as far as leaving something to
+// judge in dir. A directory that was refused may hold another run.
+func recorded(dir, id string) bool {
+	m, err := run.ReadManifest(os.DirFS(dir))
+	return err == nil && m.Run == id
 }
 
-// judgeDir judges a run's directory and writes the results beside its data.
-func judgeDir(ctx context.Context, dir string) (run.Result, error) {
-	fsys := os.DirFS(dir)
-	res, err := judge.Judge(ctx, fsys, judge.Options{})
-	if err != nil {
-		return res, fmt.Errorf("judge %s: %w", dir, err)
-	}
-	return res, report.Write(dir, fsys, res)
+// unjudged is a run that went on, and whose record says nothing.
+type unjudged struct {
+	dir string
+	err error
 }
+
+func (u *unjudged) Error() string {
+	return fmt.Sprintf("inconclusive: nothing to judge in %s: %v", u.dir, u.err)
+}
+func (u *unjudged) Unwrap() error { return u.err }
 
 // dropData removes the nodes' data of a run that passed; logs stay.
 func dropData(dir string) {

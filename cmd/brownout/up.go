@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 type upOptions struct {
 	output     string
 	nodes      int
+	nodesSet   bool
 	set        []string
 	out        string
 	foreground bool
@@ -29,6 +31,7 @@ It runs in the background until "brownout down". Look inside with
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file := ""
+			opt.nodesSet = cmd.Flags().Changed("nodes")
 			if len(args) == 1 {
 				file = args[0]
 			}
@@ -154,7 +157,7 @@ func demoCommand() *cobra.Command {
 		Short: "The guided run: what to expect, what happens, what it means (root)",
 		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opt.seedSet = cmd.Flags().Changed("seed")
+			opt.given(cmd)
 			return demo(cmd.Context(), opt)
 		},
 	}
@@ -168,9 +171,11 @@ func demo(ctx context.Context, opt runOptions) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprint(o.talk, demoIntro)
-	err = runScenarios(ctx, []string{"quickstart"}, opt)
 	if !opt.dryRun {
+		fmt.Fprint(o.talk, demoIntro)
+	}
+	err = runScenarios(ctx, []string{"quickstart"}, opt)
+	if s, judged := errors.AsType[*silent](err); !opt.dryRun && (err == nil || judged && s.code != exitUnsupported) {
 		fmt.Fprint(o.talk, demoNext)
 	}
 	return err
