@@ -43,6 +43,7 @@ type record struct {
 	ops      []history.Op // the workload's, without the final reads
 	all      []history.Op
 	events   []run.Event
+	residue  []string
 }
 
 // Judge judges the run whose directory is fsys. Its error names the file, and
@@ -125,7 +126,22 @@ func read(fsys fs.FS) (*record, error) {
 		return nil, fmt.Errorf("%s: %w", run.HistoryFile, err)
 	}
 	rec.ops = workload(rec.all)
-	return &rec, nil
+	rec.residue = run.Residue(fsys)
+	return &rec, rec.whole()
+}
+
+// whole says whether operations are missing that the load generator counted: a
+// history that lost some can prove anything. A run that did not end well is
+// not measured by that; its generator may not have counted.
+func (rec *record) whole() error {
+	e, ok := rec.last(run.LoadEnded)
+	if end, ended := rec.last(run.RunEnded); !ok || !ended || end.Text != "" {
+		return nil
+	}
+	if want := int(number(e.Data, "sent") + number(e.Data, "unsent")); len(rec.ops) < want {
+		return fmt.Errorf("%s: %d operations, but the load generator recorded %d: the file is not whole", run.HistoryFile, len(rec.ops), want)
+	}
+	return nil
 }
 
 // workload returns the operations without the final reads, which are the last
@@ -158,7 +174,7 @@ func (rec *record) result(c checker.Result, d checker.DurabilityResult) run.Resu
 		Consistency: consistencyOf(c),
 		Durability:  durabilityOf(d),
 		Diagnosis:   run.Diagnosis{Suspects: []run.Suspect{}},
-		Cleanup:     run.Cleanup{Residue: []string{}},
+		Cleanup:     run.Cleanup{Residue: rec.residue},
 		Host:        rec.noise(),
 		Wire:        rec.wire(),
 	}

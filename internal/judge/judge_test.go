@@ -237,6 +237,17 @@ func TestVerdict(t *testing.T) {
 		{"a noisy host", func(st *story) { st.event(run.HostNoise).Data["foreign_cpu"] = 0.41; missed(st) }, run.Inconclusive, "host too noisy: others used 41 % of the host's CPU time (limit 30 %)"},
 		{"a late wire", func(st *story) { st.event(run.WireReport).Data["lateness_p99_ns"] = 7e6 }, run.Inconclusive, "testbed starved: the wire delivered 7ms late at p99 (limit 5ms)"},
 		{"a part of the testbed died", func(st *story) { st.add(run.Event{T: 9 * s, Type: run.TestbedFailed, Text: "the wire exited"}) }, run.Inconclusive, "the testbed failed: the wire exited"},
+		{"a part of the testbed died, and said more than a line", func(st *story) {
+			st.add(run.Event{T: 9 * s, Type: run.TestbedFailed, Text: "n1 is not ready: it does not answer; the end of its log:\nline\nline"})
+		}, run.Inconclusive, "the testbed failed: n1 is not ready: it does not answer"},
+		{"a node that nobody killed died", func(st *story) {
+			st.add(run.Event{T: 6 * s, Type: run.NodeExited, Node: "n2", Text: "exit code 2\npanic: boom", Data: map[string]any{"expected": false}})
+			st.add(run.Event{T: 13 * s, Type: run.TestbedFailed, Text: "the nodes did not settle"})
+			missed(st)
+		}, run.Inconclusive, "n2 ended by itself after 6s: exit code 2; its log is in nodes/n2/"},
+		{"a node that a fault killed died", func(st *story) {
+			st.add(run.Event{T: 6 * s, Type: run.NodeExited, Node: "n2", Text: "killed by SIGKILL", Data: map[string]any{"expected": true}})
+		}, run.Pass, "5 of 5"},
 		{"interrupted", func(st *story) { st.add(run.Event{T: 9 * s, Type: run.Interrupted, Text: "Ctrl-C"}); missed(st) }, run.Inconclusive, "interrupted: Ctrl-C"},
 		{"a run that never ended", func(st *story) { st.without(run.RunEnded) }, run.Inconclusive, "the run never ended"},
 		{"a run that ended early", func(st *story) { st.event(run.RunEnded).Text = "no leader in 30s" }, run.Inconclusive, "the run ended early: no leader in 30s"},
@@ -381,6 +392,38 @@ func TestADamagedRunIsAnErrorThatNamesTheFile(t *testing.T) {
 				t.Errorf("Judge = %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestALostTailIsDamage cuts whole lines off, which leaves a file in good order.
+func TestALostTailIsDamage(t *testing.T) {
+	st := healthy()
+	st.event(run.LoadEnded).Data["sent"], st.event(run.LoadEnded).Data["unsent"] = 590, 10
+	judged(t, st.files(t))
+	st.ops = st.ops[5:]
+	if _, err := Judge(t.Context(), st.files(t), Options{}); err == nil || !strings.Contains(err.Error(), "history.jsonl: 595 operations, but the load generator recorded 600") {
+		t.Errorf("Judge = %v", err)
+	}
+	st.event(run.RunEnded).Text = "the load generator ended" // then its count is not the last word
+	judged(t, st.files(t))
+}
+
+func TestResidueIsWhatTheJournalDoesNotUndo(t *testing.T) {
+	fsys := healthy().files(t)
+	if left := judged(t, fsys).Cleanup.Residue; len(left) != 0 {
+		t.Errorf("without a journal: %q", left)
+	}
+	fsys[run.CleanupFile] = &fstest.MapFile{Data: []byte(`{"kind":"cgroup","name":"bo-a-1-2","run":"bo-a-1-2","state":"undone"}
+{"kind":"mount","name":"/x","state":"failed","error":"device or resource busy"}
+{"kind":"cgroup","name":"bo-b-1-2","state":"made"}
+{"kind":"cgr`)}
+	want := []string{
+		"mount /x: device or resource busy",
+		"cgroup bo-b-1-2: not undone when the record stops; brownout clean removes it if it is still there",
+		"cleanup.json:4: the line is cut off",
+	}
+	if d := cmp.Diff(want, judged(t, fsys).Cleanup.Residue); d != "" {
+		t.Error(d)
 	}
 }
 

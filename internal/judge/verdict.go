@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"brownout/checker"
 	"brownout/internal/plan"
@@ -52,6 +53,12 @@ func (j *judgement) decide() {
 	res.Verdict, res.ExitCode, res.Why = verdict, verdict.ExitCode(), oneLine(why)
 }
 
+// headline is the first line of a text that may quote a log, which the event keeps.
+func headline(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return strings.TrimSuffix(s, "; the end of its log:")
+}
+
 // oneLine keeps a reason on one line, whatever a part of it said.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
@@ -61,14 +68,17 @@ func (j *judgement) untrusted() string {
 		return strings.TrimSuffix("interrupted: "+e.Text, ": ")
 	}
 	for _, e := range j.rec.events {
-		if e.Type == run.TestbedFailed {
-			return "the testbed failed: " + e.Text
+		switch expected, _ := e.Data["expected"].(bool); {
+		case e.Type == run.TestbedFailed:
+			return "the testbed failed: " + headline(e.Text)
+		case e.Type == run.NodeExited && !expected:
+			return fmt.Sprintf("%s ended by itself after %v: %s; its log is in %s/%s/", e.Node, round(time.Duration(e.T)), headline(e.Text), run.NodesDir, e.Node)
 		}
 	}
 	if e, ok := j.rec.last(run.RunEnded); !ok {
 		return "the run never ended: its record stops in the middle"
 	} else if e.Text != "" {
-		return "the run ended early: " + e.Text
+		return "the run ended early: " + headline(e.Text)
 	}
 	return unfit(j.res)
 }

@@ -133,6 +133,36 @@ func ReadEvents(fsys fs.FS) ([]Event, error) {
 	return events, nil
 }
 
+// A Change is one line of cleanup.json, as far as judging cares: something that
+// the run made on the host, and how it stands.
+type Change struct {
+	Kind  string `json:"kind"`
+	Name  string `json:"name"`
+	Born  uint64 `json:"born,omitempty"`
+	Run   string `json:"run,omitempty"`
+	State string `json:"state"` // made, undone, failed
+	Error string `json:"error,omitempty"`
+}
+
+// Residue says what a run is not known to have undone, by its journal. What a
+// killed run left may be gone by now; its own record cannot tell. A run without
+// a journal changed nothing.
+func Residue(fsys fs.FS) []string {
+	left := []string{}
+	for c, err := range readLines[Change](fsys, CleanupFile) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && c.State == "undone":
+		case err != nil:
+			left = append(left, err.Error())
+		case c.Error != "":
+			left = append(left, fmt.Sprintf("%s %s: %s", c.Kind, c.Name, c.Error))
+		default:
+			left = append(left, fmt.Sprintf("%s %s: not undone when the record stops; brownout clean removes it if it is still there", c.Kind, c.Name))
+		}
+	}
+	return left
+}
+
 // Samples reads telemetry.jsonl one sample at a time.
 func Samples(fsys fs.FS) iter.Seq2[Sample, error] { return readLines[Sample](fsys, TelemetryFile) }
 

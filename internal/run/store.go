@@ -67,6 +67,9 @@ func isRun(dir string) bool {
 // Find returns the directory of the run that word names: "latest", "latest~2",
 // an id, a prefix of one (or of its suffix after the last "_"), or a path.
 func Find(store, word string) (string, error) {
+	if word == "" {
+		return "", errors.New(`run "": no name (want latest, latest~1, an id, a prefix of one, or a path)`)
+	}
 	if strings.ContainsRune(word, filepath.Separator) || word == "." || word == ".." {
 		return existing(word)
 	}

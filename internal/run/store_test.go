@@ -41,6 +41,7 @@ func TestFind(t *testing.T) {
 		{"a prefix of the suffix", "bb", ids[1], ""},
 		{"a prefix that is not unique", "a", "", "2 match"},
 		{"a prefix of the time", ids[1][:19], ids[1], ""},
+		{"no word", "", "", "no name"},
 		{"nothing", "zz", "", "none of the 3"},
 		{"a path", filepath.Join(store, ids[0]), ids[0], ""},
 		{"a path to something else", store, "", "not a run's directory"},
