@@ -452,7 +452,11 @@ func (n *Node) unready(ctx context.Context, st Status) error {
 	if st.Err != nil {
 		why = st.Err.Error()
 	}
-	return fmt.Errorf("%s is not ready: %s: %w%s", n.name, why, context.Cause(ctx), n.quoteLog())
+	cause := context.Cause(ctx)
+	if cause != nil && why == cause.Error() {
+		return fmt.Errorf("%s is not ready: %w%s", n.name, cause, n.quoteLog())
+	}
+	return fmt.Errorf("%s is not ready: %s: %w%s", n.name, why, cause, n.quoteLog())
 }
 
 func (n *Node) quoteLog() string {
@@ -471,13 +475,16 @@ func (n *Node) status(ctx context.Context) Status {
 	if !n.Running() {
 		return Status{Node: n.name, Err: ErrNotRunning}
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusWithin)
+	ctx, cancel := context.WithTimeoutCause(ctx, statusWithin, errors.New("it does not answer"))
 	defer cancel()
 	answer := make(chan Status, 1)
 	n.box.c.background.Go(func() {
 		st, err := n.box.c.cfg.Target.Status(ctx, n)
 		if errors.Is(err, errors.ErrUnsupported) {
 			st, err = Status{Ready: n.Running()}, nil
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+			err = context.Cause(ctx)
 		}
 		if err != nil {
 			st = Status{Err: err}

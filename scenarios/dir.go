@@ -12,13 +12,18 @@ import (
 // makeDir creates a run's directory and proves that it can be written, before
 // anything is started. A directory that already holds something is refused:
 // a run's data is never overwritten.
-func makeDir(dir string) error {
+func makeDir(dir string) (err error) {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return &DirError{dir, fmt.Errorf("create: %w", err)}
 		}
+		defer func() {
+			if err != nil {
+				_ = os.Remove(dir) // as empty as it was made
+			}
+		}()
 	case err != nil:
 		return &DirError{dir, err}
 	case len(entries) > 0:

@@ -40,7 +40,8 @@ const (
 	calibrateFor  = 3 * time.Second  // closed loop before a load relative to the maximum
 	quiesceWithin = 15 * time.Second // for the nodes to agree after the last heal
 	readWithin    = 20 * time.Second // for the final reads
-	closeWithin   = 10 * time.Second // for taking things down after the run ended or was interrupted
+	boxWithin     = 5 * time.Second  // for our own processes to answer when nothing hurts any more
+	closeWithin   = 10 * time.Second // for each step of taking things down after the run ended or was interrupted
 )
 
 // Run makes one run of a plan: cluster up, load, faults, heal, final reads,
@@ -53,7 +54,18 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := s.open(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.close(err)) }()
+	noted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(noted)
+		s.events.emit(run.Event{Type: run.Interrupted, Text: context.Cause(ctx).Error()})
+	})
+	defer func() {
+		interrupted := !stop()
+		if interrupted {
+			<-noted
+		}
+		err = errors.Join(err, s.close(ctx, err, interrupted))
+	}()
 	if err := s.setup(ctx); err != nil {
 		return err
 	}
@@ -236,7 +248,6 @@ func (s *session) drive(ctx context.Context) error {
 	g.Go(func() error { return wrap("phases", s.announce(live)) })
 	err := g.Wait()
 	if cause := context.Cause(ctx); cause != nil {
-		s.events.emit(run.Event{Type: run.Interrupted, Text: cause.Error()})
 		err = errors.Join(cause, err)
 	}
 	return err
@@ -281,7 +292,7 @@ func (s *session) runLoad(ctx context.Context) error {
 // settle runs after the last heal: wait until the nodes agree, read every key
 // once more, and close the history.
 func (s *session) settle(ctx context.Context) error {
-	if err := s.quiesce(ctx); err != nil {
+	if err := errors.Join(s.quiesce(ctx), s.checkBoxes(ctx)); err != nil && ctx.Err() == nil {
 		s.events.emit(run.Event{Type: run.TestbedFailed, Text: "the nodes did not settle after the run: " + err.Error()})
 	}
 	read, cancel := context.WithTimeout(ctx, readWithin)
@@ -307,7 +318,7 @@ func (s *session) keys() []string {
 // quiesce waits until every node is ready and has applied as much as the
 // others, so that the final reads see what a client would see for good.
 func (s *session) quiesce(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, quiesceWithin)
+	ctx, cancel := context.WithTimeoutCause(ctx, quiesceWithin, fmt.Errorf("not within %v", quiesceWithin))
 	defer cancel()
 	if err := s.cluster.WaitReady(ctx); err != nil {
 		return err
@@ -344,41 +355,62 @@ func applied(st []cluster.Status) string {
 	return strings.Join(words, ", ")
 }
 
+// checkBoxes asks the init of every node for a sign of life. One that hangs
+// hangs its node's disk too, which no plan asked for once all faults are healed.
+func (s *session) checkBoxes(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, boxWithin, fmt.Errorf("no answer within %v", boxWithin))
+	defer cancel()
+	for _, n := range s.cluster.Nodes() {
+		if _, err := n.DiskStats(ctx); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	return nil
+}
+
 // close ends the run on every path, also after an interrupt: it heals, writes
 // what was recorded, takes the cluster down and reports what could not be undone.
-func (s *session) close(cause error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
-	defer cancel()
+// Each step has a time of its own: one that hangs takes none from the next.
+func (s *session) close(ctx context.Context, cause error, interrupted bool) error {
+	ctx = context.WithoutCancel(ctx)
+	failed := func(err error) {
+		if err != nil && !interrupted {
+			s.events.emit(run.Event{Type: run.TestbedFailed, Text: err.Error()})
+		}
+	}
+	failed(cause) // before what follows from it
 	var errs []error
+	step := func(what string, f func(context.Context) error) error {
+		ctx, cancel := context.WithTimeoutCause(ctx, closeWithin, fmt.Errorf("not within %v", closeWithin))
+		defer cancel()
+		err := wrap(what, f(ctx))
+		errs = append(errs, err)
+		return err
+	}
 	if s.nemesis != nil {
-		errs = append(errs, wrap("heal", s.nemesis.Close(ctx)))
+		failed(step("heal", s.nemesis.Close))
 	}
 	if s.load != nil {
-		errs = append(errs, wrap("write history", s.load.Finish(ctx)))
+		failed(step("write history", s.load.Finish))
 	}
 	if s.cluster != nil {
 		s.reportWire(ctx)
-		errs = append(errs, wrap("stop cluster", s.cluster.Down(ctx)))
+		_ = step("stop cluster", s.cluster.Down) // no fault of the run's; told by the caller, and in the journal
 	}
-	if s.journal != nil {
-		errs = append(errs, wrap("clean up", s.journal.Unwind()))
+	errs = append(errs, wrap("clean up", s.journal.Unwind()))
+	e := run.Event{Type: run.RunEnded}
+	if cause != nil {
+		e.Text = cause.Error()
 	}
-	if s.events != nil {
-		e := run.Event{Type: run.RunEnded}
-		if cause != nil {
-			e.Text = cause.Error()
-			if !errors.Is(cause, context.Canceled) {
-				s.events.emit(run.Event{Type: run.TestbedFailed, Text: cause.Error()})
-			}
-		}
-		s.events.emit(e)
-		errs = append(errs, s.events.close())
-	}
+	s.events.emit(e)
+	errs = append(errs, s.events.close())
 	return errors.Join(errs...)
 }
 
 // reportWire records how late the wire was with the packets it held.
 func (s *session) reportWire(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, boxWithin)
+	defer cancel()
 	st, ok, err := s.cluster.Switch().WireStats(ctx, false)
 	if err != nil || !ok { // a wire that died was reported when it did
 		return
