@@ -29,7 +29,7 @@ var helpers = []string{"_init", "_wire", "_load", "_spin", "_reaper", "_up"}
 // Mounts, loops and links do not say whose they are, and no run makes any in
 // the host's namespaces on purpose: they are reported only while no run is alive.
 func Find(ctx context.Context, all bool) ([]Record, error) {
-	var found []Record
+	found := []Record{}
 	live := false
 	wanted := func(o Owner) bool {
 		alive := o.Alive()
