@@ -241,7 +241,11 @@ func meterKill(b *bench, site Site, d Dose) (Meter, error) {
 	return &killMeter{b: b, names: site.Nodes, restart: d.Duration("restart")}, nil
 }
 
-const killPing = 2 * time.Millisecond
+const (
+	killPing  = 2 * time.Millisecond
+	killShare = 0.02                  // a restart may seem early by this share of its wait, or
+	killLeast = 50 * time.Millisecond // by this: the last answer came a moment after the order to kill was given
+)
 
 func (m *killMeter) Baseline(ctx context.Context) (Reading, error) {
 	if err := m.start(ctx, m.b, m.names, killPing, 10*killPing); err != nil {
@@ -295,7 +299,7 @@ func (m *killMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error
 		if longest < 10*killPing {
 			alive = append(alive, fmt.Sprintf("%s: answered pings all the time", m.pingers.nodes[i].Name()))
 		}
-		if m.restart > 0 && longest < m.restart-pauseEarlyLeast && end.Sub(m.begun) > m.restart {
+		if m.restart > 0 && longest < m.restart-tolerance(m.restart, killShare, killLeast) && end.Sub(m.begun) > m.restart {
 			alive = append(alive, fmt.Sprintf("%s: down for %s, less than %s", m.pingers.nodes[i].Name(), short(longest), short(m.restart)))
 		}
 	}

@@ -137,11 +137,15 @@ func TestCalibratedRows(t *testing.T) {
 		want   Row
 	}{
 		{
-			"net.delay", Dose{"add_ns": int64(20e6)}, map[string]any{"p50_ns": int64(20_030_000), "p99_ns": int64(20_110_000), "n": 2000},
+			"net.delay",
+			Dose{"add_ns": int64(20e6)},
+			map[string]any{"p50_ns": int64(20_030_000), "p99_ns": int64(20_110_000), "n": 2000},
 			Row{Kind: "net.delay", Provider: "p", Requested: "20ms", MeasuredP50: "20.03ms", MeasuredP99: "20.11ms", N: 2000, ErrorPct: 0.15, Verdict: RowOK},
 		},
 		{
-			"net.rate", Dose{"limit_bits_per_s": int64(10e6)}, map[string]any{"bits_per_s": 9.9e6, "n": 3},
+			"net.rate",
+			Dose{"limit_bits_per_s": int64(10e6)},
+			map[string]any{"bits_per_s": 9.9e6, "n": 3},
 			Row{Kind: "net.rate", Provider: "p", Requested: "10 Mbit/s", MeasuredP50: "9.9 Mbit/s", N: 3, ErrorPct: -1, Verdict: RowOK},
 		},
 	} {
