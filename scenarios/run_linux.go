@@ -362,7 +362,7 @@ func (s *session) checkBoxes(ctx context.Context) error {
 	defer cancel()
 	for _, n := range s.cluster.Nodes() {
 		if _, err := n.DiskStats(ctx); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-			return err
+			return fmt.Errorf("the box of %s hangs: %w", n.Name(), err)
 		}
 	}
 	return nil

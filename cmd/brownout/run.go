@@ -180,7 +180,10 @@ func runOne(ctx context.Context, o *output, l loaded, dir, id string, keep bool)
 		if _, refused := errors.AsType[*scenarios.DirError](runErr); refused || errors.Is(runErr, errors.ErrUnsupported) {
 			return 0, runErr
 		}
-		return 0, &unjudged{dir, cmp.Or(runErr, errors.New("it was removed while the run went on"))}
+		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+			runErr = errors.New("it was removed while the run went on")
+		}
+		return 0, &unjudged{dir, cmp.Or(runErr, errors.New("its manifest is another run's, or damaged"))}
 	}
 	if dir == filepath.Join(run.StoreDir, id) {
 		if err := run.MarkLatest(run.StoreDir, id); err != nil {

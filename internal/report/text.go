@@ -167,7 +167,7 @@ func history(b *bytes.Buffer, s style, r run.Result) {
 	b.WriteString("\nHistory\n")
 	consistency(b, s, r.Consistency)
 	d := r.Durability
-	line := fmt.Sprintf("%s durable: %s", marks[d.Verdict], d.Verdict)
+	line := fmt.Sprintf("%s durable: %s", mark(d.Verdict, d.Acknowledged), d.Verdict)
 	fmt.Fprintf(b, "  %s  %d acknowledged writes", s.verdict(d.Verdict, line), d.Acknowledged)
 	if d.Why != "" {
 		fmt.Fprintf(b, "; %s", d.Why)
@@ -182,11 +182,19 @@ func history(b *bytes.Buffer, s style, r run.Result) {
 	}
 }
 
+// mark of a verdict over n things: of none, nothing is shown.
+func mark(verdict string, n int) string {
+	if n == 0 {
+		return marks["unknown"]
+	}
+	return marks[verdict]
+}
+
 // shown is how many conflicts, or lost writes, a terminal is told of.
 const shown = 5
 
 func consistency(b *bytes.Buffer, s style, c run.Consistency) {
-	line := fmt.Sprintf("%s linearizable: %s", marks[c.Verdict], c.Verdict)
+	line := fmt.Sprintf("%s linearizable: %s", mark(c.Verdict, c.Ops), c.Verdict)
 	fmt.Fprintf(b, "  %s  %d operations, %d keys, model %s, engine %s, %s of CPU", s.verdict(c.Verdict, line), c.Ops, c.Keys, c.Model, c.Engine, Duration(c.CPU))
 	if c.Why != "" {
 		fmt.Fprintf(b, "; %s", c.Why)
@@ -328,11 +336,11 @@ func trust(b *bytes.Buffer, s style, r run.Result) {
 	}
 	fmt.Fprintf(b, "    leader changes: %d\n", r.LeaderChanges)
 	for _, left := range r.Cleanup.Residue {
-		fmt.Fprintf(b, "    left behind: %s\n", left)
+		fmt.Fprintf(b, "    not known to be undone: %s\n", left)
 	}
 }
 
-// Next says what to do about a verdict.
+// Next says what to do about a verdict, by the reason that decided it.
 func Next(r run.Result) string {
 	switch {
 	case r.Verdict == run.Violation:
@@ -343,11 +351,11 @@ func Next(r run.Result) string {
 		return ""
 	case r.Interrupted:
 		return "let it run to its end"
-	case r.Load.Verdict == "starved":
+	case strings.HasPrefix(r.Why, "testbed starved"):
 		return "offer less load, or give the host fewer nodes; brownout doctor shows what the host can do"
-	case r.Host.Noise == "noisy":
+	case strings.HasPrefix(r.Why, "host too noisy"):
 		return "wait until the host is quieter; brownout doctor shows its noise now"
-	case r.Consistency.Verdict == "unknown":
+	case strings.HasPrefix(r.Why, "linearizability undecided"):
 		return "check it again with more time (--budget), or use more keys or less load"
 	}
 	return "nothing is proven either way; the reason above says what to change"
