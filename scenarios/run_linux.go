@@ -253,19 +253,6 @@ func (s *session) drive(ctx context.Context) error {
 	return err
 }
 
-// announce emits each phase as it begins.
-func (s *session) announce(ctx context.Context) error {
-	for _, p := range s.Plan.Phases {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Until(s.clock.Time(p.Start))):
-			s.events.emit(run.Event{T: max(int64(p.Start), 1), Type: run.PhaseStarted, Phase: p.Name})
-		}
-	}
-	return nil
-}
-
 // runLoad offers the load until the plan's end and records how it went.
 func (s *session) runLoad(ctx context.Context) error {
 	shown := make(chan struct{})

@@ -53,7 +53,7 @@ func (s *session) emitNoise(when string, n run.Noise) {
 	}})
 }
 
-// sample writes telemetry until ctx ends, and then what the host did meanwhile.
+// sample writes telemetry until ctx ends.
 func (s *session) sample(ctx context.Context) (err error) {
 	log, err := telemetry.Create(s.path(run.TelemetryFile))
 	if err != nil {
@@ -80,14 +80,37 @@ func (s *session) sample(ctx context.Context) (err error) {
 		sources = append(sources, src...)
 	}
 	sampler := telemetry.Sampler{Clock: s.clock}
-	if err := sampler.Run(ctx, sources, log.Write); err != nil {
-		return err
+	return sampler.Run(ctx, sources, log.Write)
+}
+
+// announce emits each phase as it begins, and what the host did beside us in
+// each as it ends: noise in one phase alone would drown in the sum of all.
+func (s *session) announce(ctx context.Context) error {
+	for _, p := range s.Plan.Phases {
+		timer := time.NewTimer(time.Until(s.clock.Time(p.Start)))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		s.events.emit(run.Event{T: max(int64(p.Start), 1), Type: run.PhaseStarted, Phase: p.Name})
+		host, err := telemetry.NewHost(s.ownCPU)
+		if err != nil {
+			return err
+		}
+		end := time.NewTimer(time.Until(s.clock.Time(p.End)))
+		select {
+		case <-ctx.Done():
+		case <-end.C:
+		}
+		end.Stop()
+		n, err := host.Noise()
+		if err != nil {
+			return err
+		}
+		s.emitNoise(p.Name, n)
 	}
-	n, err := host.Noise()
-	if err != nil {
-		return err
-	}
-	s.emitNoise("during", n)
 	return nil
 }
 

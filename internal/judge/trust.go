@@ -14,7 +14,8 @@ const (
 	maxLateness     = 10 * time.Millisecond // p99 of the generator's own delay; or, if larger:
 	maxLatenessPart = 0.5                   // of the baseline's p99 response time of puts
 	maxDropped      = 0.001                 // share of operations that were due and never sent
-	maxForeignCPU   = 0.30                  // share of all CPU time that others used
+	maxForeignCPU   = 0.30                  // share of all CPU time that others used in some phase: nothing timed can be trusted
+	busyForeignCPU  = 0.15                  // the same, beyond which a missed expectation may be theirs
 	maxWireLateness = 5 * time.Millisecond  // p99 of how late the wire delivered
 )
 
@@ -73,22 +74,45 @@ func (rec *record) load(phases []run.Phase) run.Load {
 
 // noise takes the worst that was measured of the host.
 func (rec *record) noise() run.Noise {
-	out := run.Noise{Noise: quiet}
+	out, when := run.Noise{Noise: quiet}, ""
 	for _, e := range rec.events {
 		if e.Type != run.HostNoise {
 			continue
 		}
 		out.CPUPressure = max(out.CPUPressure, number(e.Data, "cpu_pressure"))
-		out.ForeignCPU = max(out.ForeignCPU, number(e.Data, "foreign_cpu"))
+		if f := number(e.Data, "foreign_cpu"); f > out.ForeignCPU {
+			out.ForeignCPU, when = f, during(e.Phase)
+		}
 		if f := int64(number(e.Data, "fsync_p50_ns")); f > 0 && out.FsyncP50 == 0 {
 			out.FsyncP50 = f
 		}
 	}
 	if out.ForeignCPU > maxForeignCPU {
 		out.Noise = noisy
-		out.Why = fmt.Sprintf("others used %.0f %% of the host's CPU time (limit %.0f %%)", out.ForeignCPU*100, maxForeignCPU*100)
+		out.Why = fmt.Sprintf("others used %.0f %% of the host's CPU time %s (limit %.0f %%)", out.ForeignCPU*100, when, maxForeignCPU*100)
 	}
 	return out
+}
+
+// busy says that others used enough of the host to explain a missed expectation
+// about times, though not so much that met ones mean nothing; empty if they did not.
+func (rec *record) busy() string {
+	for _, e := range rec.events {
+		if f := number(e.Data, "foreign_cpu"); e.Type == run.HostNoise && f > busyForeignCPU {
+			return fmt.Sprintf("others used %.0f %% of the host's CPU time %s (more than %.0f %%)", f*100, during(e.Phase), busyForeignCPU*100)
+		}
+	}
+	return ""
+}
+
+func during(phase string) string {
+	switch phase {
+	case "before":
+		return "before the run"
+	case "":
+		return "during the run"
+	}
+	return "in " + phase
 }
 
 func (rec *record) wire() run.Wire {

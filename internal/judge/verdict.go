@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -146,13 +147,14 @@ func (j *judgement) passed() string {
 // expectations evaluates every sentence, and weakens what cannot be known.
 func (j *judgement) expectations(doubt string) {
 	unsteady := j.unsteady()
+	excuse := cmp.Or(doubt, j.rec.busy())
 	j.res.Expectations = []run.Expectation{}
 	for _, p := range j.rec.plan.Expect {
 		e, about := j.evaluate(p)
 		switch {
 		case about == aboutHistory || e.Verdict == run.Inconclusive:
-		case doubt != "" && e.Verdict == run.Fail:
-			e.Verdict, e.Why = run.Inconclusive, fmt.Sprintf("%s; but %s", e.Why, doubt)
+		case excuse != "" && e.Verdict == run.Fail:
+			e.Verdict, e.Why = run.Inconclusive, fmt.Sprintf("%s; but %s", e.Why, excuse)
 		case about == aboutBaseline && unsteady != "" && j.holdsByParts(p, e.Verdict):
 			e.Why = join(e.Why, fmt.Sprintf("the baseline was not steady (%s), but the same follows from each third of it", unsteady))
 		case about == aboutBaseline && unsteady != "":
