@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -62,23 +63,31 @@ func Up(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if os.Geteuid() != 0 {
-		return nil, fmt.Errorf("start cluster: needs root (namespaces, cgroups, mounts): %w", errors.ErrUnsupported)
+	if err := privileged(); err != nil {
+		return nil, err
 	}
-	if cfg.Disk == DiskSlowFS {
-		if err := faultfs.Probe(); err != nil {
-			return nil, fmt.Errorf("start cluster: %w", err)
+	disk := DiskPlain
+	if cfg.Disk != DiskPlain {
+		err := faultfs.Probe()
+		switch {
+		case err == nil:
+			disk = DiskSlowFS
+		case cfg.Disk == DiskAny && errors.Is(err, errors.ErrUnsupported):
+			disk += ": " + err.Error()
+		default:
+			return nil, err
 		}
+		cfg.Disk, _, _ = strings.Cut(disk, ":")
 	}
 	c := &Cluster{
 		cfg: cfg, nodes: newNodes(cfg.Dir, cfg.Nodes), mark: cfg.Journal.Mark(),
-		going: make(chan struct{}), mech: map[string]string{"disk": cfg.Disk},
+		going: make(chan struct{}), mech: map[string]string{"disk": disk},
 	}
 	if c.owner, err = undo.Self(cfg.ID); err != nil {
-		return nil, fmt.Errorf("start cluster: %w", err)
+		return nil, err
 	}
 	if c.owner.InUse() { // before the journal and the reaper learn a name that is another's
-		return nil, fmt.Errorf("start cluster: this process holds a cluster of the run id %s already", cfg.ID)
+		return nil, fmt.Errorf("this process holds a cluster of the run id %s already", cfg.ID)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.Ready, fmt.Errorf("not within %v", cfg.Ready))
 	defer cancel()

@@ -23,7 +23,7 @@ type Config struct {
 	Nodes  int    // 1..25
 	Target Target // what runs on the nodes
 	Exe    string // this binary, for helpers and as /bin/brownout on the nodes; default /proc/self/exe
-	Disk   string // slowfs: /data through our own filesystem, so that disks can be hurt (default); plain: without
+	Disk   string // slowfs: /data through our own filesystem, so that disks can be hurt (default); plain: without; any: slowfs if this host has it
 	// Passthrough lets reads and writes of slowfs go to the backing files
 	// directly, where the kernel can: nearly the speed of a plain disk, but rules
 	// for reads and writes do not reach files that are open.
@@ -40,6 +40,7 @@ type Config struct {
 const (
 	DiskSlowFS = "slowfs"
 	DiskPlain  = "plain"
+	DiskAny    = "any"
 )
 
 var validID = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
@@ -63,8 +64,8 @@ func (c Config) withDefaults() (Config, error) {
 		errs = append(errs, errors.New("journal: missing"))
 	}
 	c.Disk = cmp.Or(c.Disk, DiskSlowFS)
-	if c.Disk != DiskSlowFS && c.Disk != DiskPlain {
-		errs = append(errs, fmt.Errorf("disk: %q is neither %s nor %s", c.Disk, DiskSlowFS, DiskPlain))
+	if c.Disk != DiskSlowFS && c.Disk != DiskPlain && c.Disk != DiskAny {
+		errs = append(errs, fmt.Errorf("disk: %q is none of %s, %s, %s", c.Disk, DiskSlowFS, DiskPlain, DiskAny))
 	}
 	if c.Ready < 0 {
 		errs = append(errs, fmt.Errorf("ready: %v is negative", c.Ready))

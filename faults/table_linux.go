@@ -2,7 +2,9 @@ package faults
 
 import (
 	"context"
-	"os"
+	"errors"
+
+	"brownout/cluster"
 )
 
 // A source is one provider of a row. Its constructor is also called without a
@@ -39,14 +41,19 @@ var table = []row{
 // it, and takes it away again.
 func Survey(ctx context.Context) []Row {
 	var rows []Row
+	base := cluster.Probe(ctx)
 	for _, r := range table {
 		var cands []candidate
 		for _, s := range r.sources {
 			cands = append(cands, candidate{s.name, s.new(nil)})
 		}
-		row := survey(ctx, r.kind, cands)
-		if os.Geteuid() != 0 { // whatever else there is: no nodes, no faults
-			row = Row{Kind: r.kind, Verdict: RowUnavailable, Why: "not running as root: nodes need namespaces, cgroups and mounts", Cure: "sudo"}
+		row := Row{Kind: r.kind, Verdict: RowUnavailable}
+		if base == nil {
+			row = survey(ctx, r.kind, cands)
+		} else if u, ok := errors.AsType[*Unsupported](base); ok { // no nodes, no faults
+			row.Why, row.Cure = u.What+": "+u.Why, u.Cure
+		} else {
+			row.Why = base.Error()
 		}
 		rows = append(rows, row)
 	}

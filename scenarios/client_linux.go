@@ -94,7 +94,7 @@ func (r *Remote) call(ctx context.Context, req request) (reply, error) {
 	}
 	switch {
 	case rep.Unsupported:
-		return rep, fmt.Errorf("%s: %w", rep.Error, errors.ErrUnsupported)
+		return rep, cannot(rep.Error)
 	case rep.Error != "":
 		return rep, errors.New(rep.Error)
 	}

@@ -1,6 +1,10 @@
 package scenarios
 
-import "brownout/internal/plan"
+import (
+	"errors"
+
+	"brownout/internal/plan"
+)
 
 // The words between a running cluster (see ServeMain) and the commands that
 // steer it: one JSON request and one JSON reply a connection, over an abstract
@@ -21,6 +25,13 @@ type reply struct {
 	Faults      []FaultState `json:"faults,omitempty"`
 	ID          string       `json:"id,omitempty"`
 }
+
+// A cannot is an error of another process that said that this host cannot do
+// something; it matches [errors.ErrUnsupported].
+type cannot string
+
+func (c cannot) Error() string        { return string(c) }
+func (c cannot) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // Info describes a running cluster.
 type Info struct {

@@ -142,7 +142,8 @@ func (s *session) setup(ctx context.Context) error {
 	began := time.Now()
 	s.cluster, err = cluster.Up(ctx, cluster.Config{
 		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: s.target, Exe: s.Exe,
-		Journal: s.journal, Emit: s.events.emit, Seed: s.Plan.Seed, Passthrough: !touchesData(s.Plan.Faults),
+		Journal: s.journal, Emit: s.events.emit, Seed: s.Plan.Seed,
+		Disk: diskFor(s.Plan.Faults), Passthrough: !touchesData(s.Plan.Faults),
 	})
 	if err != nil {
 		return fmt.Errorf("start cluster: %w", err)
@@ -175,6 +176,15 @@ func (s *session) arm(ctx context.Context) (err error) {
 	}
 	s.manifest.Mechanisms = s.cluster.Mechanisms()
 	return writeJSON(s.path(run.ManifestFile), s.manifest)
+}
+
+// diskFor says what disk the faults need. Without any that hurts a disk, a host
+// without FUSE will do.
+func diskFor(fs []plan.Fault) string {
+	if slices.ContainsFunc(fs, func(f plan.Fault) bool { return strings.HasPrefix(f.Kind, "disk.") }) {
+		return cluster.DiskSlowFS
+	}
+	return cluster.DiskAny
 }
 
 // touchesData reports whether a fault needs the nodes' reads and writes to go
@@ -361,7 +371,7 @@ func (s *session) checkBoxes(ctx context.Context) error {
 func (s *session) close(ctx context.Context, cause error, interrupted bool) error {
 	ctx = context.WithoutCancel(ctx)
 	failed := func(err error) {
-		if err != nil && !interrupted {
+		if err != nil && !interrupted && !errors.Is(err, errors.ErrUnsupported) {
 			s.events.emit(run.Event{Type: run.TestbedFailed, Text: err.Error()})
 		}
 	}

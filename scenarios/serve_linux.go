@@ -88,7 +88,7 @@ func startServer(ctx context.Context, o StartOptions) (*exec.Cmd, error) {
 	}
 	_ = cmd.Wait() // so that it is gone when we say that it failed
 	if rep.Unsupported {
-		return nil, fmt.Errorf("%s: %w", rep.Error, errors.ErrUnsupported)
+		return nil, cannot(rep.Error)
 	}
 	return nil, errors.New(rep.Error)
 }
@@ -162,7 +162,7 @@ func serve(ctx context.Context, dir, id string, wait time.Duration, ready *os.Fi
 	events.start(c)
 	cl, err := cluster.Up(ctx, cluster.Config{
 		ID: id, Dir: dir, Nodes: p.Target.Nodes, Target: target, Exe: "/proc/self/exe",
-		Journal: journal, Emit: events.emit, Ready: wait, Seed: p.Seed,
+		Journal: journal, Emit: events.emit, Ready: wait, Seed: p.Seed, Disk: cluster.DiskAny,
 	})
 	if err != nil {
 		return fmt.Errorf("start cluster: %w", err)

@@ -222,14 +222,23 @@ func doctor(ctx context.Context, format string) error {
 		return err
 	}
 	rows := faults.Survey(ctx)
-	if o.json {
-		return o.print(rows)
-	}
 	available := 0
 	for _, r := range rows {
+		if r.Verdict == faults.RowOK {
+			available++
+		}
+	}
+	if o.json {
+		err := o.print(rows)
+		if err == nil && available == 0 {
+			err = &silent{exitUnsupported}
+		}
+		return err
+	}
+	for _, r := range rows {
 		mark := "✗"
-		if r.Verdict == "ok" {
-			mark, available = "✓", available+1
+		if r.Verdict == faults.RowOK {
+			mark = "✓"
 		}
 		fmt.Fprintf(o.out, "%s %-14s  %-10s  %s\n", mark, r.Kind, r.Provider, doctorNote(r))
 	}

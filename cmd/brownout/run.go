@@ -135,9 +135,12 @@ func runScenarios(ctx context.Context, args []string, opt runOptions) error {
 			dir, id := runDir(l.plan, opt, len(all)*opt.repeat > 1, i)
 			code, err := runOne(ctx, o, l, dir, id, opt.keep)
 			if err != nil {
-				return err
+				code = exitCode(err) // says why
 			}
 			codes = append(codes, code)
+			if code == exitUsage || code == exitInterrupted { // the next would end alike
+				return &silent{worstCode(codes...)}
+			}
 		}
 	}
 	if code := worstCode(codes...); code != 0 {
@@ -185,6 +188,10 @@ func runOne(ctx context.Context, o *output, l loaded, dir, id string, keep bool)
 		}
 		return 0, &unjudged{dir, cmp.Or(runErr, errors.New("its manifest is another run's, or damaged"))}
 	}
+	if errors.Is(runErr, errors.ErrUnsupported) && !keep && idle(dir) {
+		_ = os.RemoveAll(dir) // no run took place: the error says all that it holds
+		return 0, runErr
+	}
 	if dir == filepath.Join(run.StoreDir, id) {
 		if err := run.MarkLatest(run.StoreDir, id); err != nil {
 			fmt.Fprintln(o.talk, "brownout: mark latest:", err)
@@ -223,6 +230,12 @@ func runOne(ctx context.Context, o *output, l loaded, dir, id string, keep bool)
 func recorded(dir, id string) bool {
 	m, err := run.ReadManifest(os.DirFS(dir))
 	return err == nil && m.Run == id
+}
+
+// idle reports whether no operation was recorded in dir.
+func idle(dir string) bool {
+	st, err := os.Stat(filepath.Join(dir, run.HistoryFile))
+	return err == nil && st.Size() == 0
 }
 
 // unjudged is a run that went on, and whose record says nothing.

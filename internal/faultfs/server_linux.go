@@ -61,18 +61,18 @@ func Probe() error {
 		return &unsupported.Error{What: "slowfs (FUSE)", Why: why, Cure: cure}
 	}
 	if b, err := os.ReadFile("/proc/filesystems"); err == nil && !strings.Contains(string(b), "\tfuse\n") {
-		return no("the kernel has no FUSE", "modprobe fuse, or use a kernel with CONFIG_FUSE_FS; or disk: plain")
+		return no("the kernel has no FUSE", "modprobe fuse, or use a kernel with CONFIG_FUSE_FS")
 	}
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
 	case err == nil:
 		defer f.Close()
 	case errors.Is(err, os.ErrNotExist):
-		return no("/dev/fuse does not exist", "modprobe fuse; in a container: --device /dev/fuse or --privileged; or disk: plain")
+		return no("/dev/fuse does not exist", "modprobe fuse; in a container: --device /dev/fuse or --privileged")
 	case errors.Is(err, os.ErrPermission): // EACCES by its mode, EPERM by the devices cgroup
-		return no(fmt.Sprintf("/dev/fuse cannot be opened (%v)", err), "run as root; in a container: --device /dev/fuse or --privileged; or disk: plain")
+		return no(fmt.Sprintf("/dev/fuse cannot be opened (%v)", err), "run as root; in a container: --device /dev/fuse or --privileged")
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return no("/dev/fuse has no driver behind it", "modprobe fuse; or disk: plain")
+		return no("/dev/fuse has no driver behind it", "modprobe fuse")
 	default:
 		return fmt.Errorf("probe FUSE: %w", err)
 	}
@@ -83,7 +83,7 @@ func Probe() error {
 		return fmt.Errorf("probe FUSE: %w", err)
 	}
 	if data[0].Effective&(1<<sysAdmin) == 0 {
-		return no("mounting needs CAP_SYS_ADMIN", "run as root; in a container: --privileged or --cap-add SYS_ADMIN; or disk: plain")
+		return no("mounting needs CAP_SYS_ADMIN", "run as root; in a container: --privileged or --cap-add SYS_ADMIN")
 	}
 	return nil
 }

@@ -52,6 +52,9 @@ func revertCgroup(name string) error {
 		return err
 	}
 	g, err := host.Open(name)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return os.ErrNotExist // where no group can be made, none was
+	}
 	if err != nil {
 		return err
 	}

@@ -81,8 +81,8 @@ func Load() (*Steering, error) {
 	return s, nil
 }
 
-func load() (s *Steering, err error) {
-	s = &Steering{}
+func load() (_ *Steering, err error) {
+	s := &Steering{}
 	defer func() {
 		if err != nil {
 			s.Close()

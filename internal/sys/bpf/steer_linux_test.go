@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -16,6 +17,27 @@ func TestProbeAnswersOnThisHost(t *testing.T) {
 	needs.Host(t, needs.Root)
 	if err := Probe(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("probe failed: %v", err)
+	}
+}
+
+// TestWithoutPrivilegesItIsUnsupported asks from a thread that gave its
+// capabilities away.
+func TestWithoutPrivilegesItIsUnsupported(t *testing.T) {
+	needs.Host(t, needs.Root)
+	answer := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends here
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			answer <- fmt.Errorf("drop capabilities: %w", err)
+			return
+		}
+		_, err := load()
+		answer <- explain(err)
+	}()
+	if err := <-answer; !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("load = %v, want unsupported", err)
 	}
 }
 
