@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -70,9 +71,12 @@ func (l *eventLog) start(c clock.Clock) {
 }
 
 func (l *eventLog) write(e run.Event) {
-	b, err := json.Marshal(e)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // a link is "n1>n2"
+	err := enc.Encode(e)
 	if err == nil {
-		_, err = l.f.Write(append(b, '\n'))
+		_, err = l.f.Write(b.Bytes())
 	}
 	if err != nil && l.err == nil {
 		l.err = fmt.Errorf("write %s: %w", run.EventsFile, err)

@@ -75,6 +75,9 @@ func up(ctx context.Context, file string, opt upOptions) error {
 		return scenarios.ServeForeground(ctx, so, func() { _ = describeUp(ctx, o, so.Short) })
 	}
 	if err := scenarios.StartServer(ctx, so); err != nil {
+		if errors.Is(err, errors.ErrUnsupported) {
+			_ = os.RemoveAll(dir) // the error says all that it holds
+		}
 		return err
 	}
 	return describeUp(ctx, o, so.Short)
@@ -131,8 +134,11 @@ func enter(ctx context.Context, name, node string, argv []string) error {
 		return err
 	}
 	code, err := scenarios.Enter(context.WithoutCancel(ctx), info, node, argv)
-	if err == nil && code != 0 {
-		err = &silent{code}
+	if err != nil && code != 0 { // as shells do for a command that is not there
+		fmt.Fprintln(os.Stderr, "brownout:", err)
+	}
+	if code != 0 {
+		return &silent{code}
 	}
 	return err
 }

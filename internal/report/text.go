@@ -321,7 +321,7 @@ func phases(b *bytes.Buffer, r run.Result) {
 func trust(b *bytes.Buffer, s style, r run.Result) {
 	b.WriteString("\nTestbed\n")
 	l := r.Load
-	fmt.Fprintf(b, "  %s  late by %s at p50, %s at p99; %d never sent", s.verdict(l.Verdict, marks[l.Verdict]+" load: "+l.Verdict), Duration(l.Lateness.P50), Duration(l.Lateness.P99), l.Dropped)
+	fmt.Fprintf(b, "  %s  late by %s at p50, %s at p99; %d never sent", s.verdict(l.Verdict, mark(l.Verdict, int(l.Lateness.N))+" load: "+l.Verdict), Duration(l.Lateness.P50), Duration(l.Lateness.P99), l.Dropped)
 	if l.OfferedPerS > 0 {
 		fmt.Fprintf(b, "; offered %.0f/s", l.OfferedPerS)
 	}

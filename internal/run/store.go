@@ -56,7 +56,7 @@ func List(store string) ([]string, error) {
 }
 
 func isRun(dir string) bool {
-	for _, name := range []string{ManifestFile, ResultFile, HistoryFile, PlanFile} {
+	for _, name := range []string{ManifestFile, ResultFile, HistoryFile} { // a standing cluster has a plan, and is no run
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			return true
 		}
@@ -121,7 +121,7 @@ func existing(path string) (string, error) {
 		return "", fmt.Errorf("run %q: %w", path, errors.Unwrap(err))
 	}
 	if st.IsDir() && !isRun(path) {
-		return "", fmt.Errorf("run %q: holds none of %s, %s, %s: not a run's directory", path, ManifestFile, PlanFile, HistoryFile)
+		return "", fmt.Errorf("run %q: holds none of %s, %s, %s: not a run's directory", path, ManifestFile, ResultFile, HistoryFile)
 	}
 	return path, nil
 }

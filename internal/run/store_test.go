@@ -27,6 +27,13 @@ func TestFind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	up := filepath.Join(store, NewID(time.Unix(4000, 0), "up", "cc44")) // a standing cluster's
+	if err := os.MkdirAll(up, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(up, PlanFile), []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if to, err := os.Readlink(filepath.Join(store, "latest")); err != nil || to != ids[2] {
 		t.Errorf("latest = %q, %v; want %q", to, err, ids[2])
 	}
@@ -45,6 +52,7 @@ func TestFind(t *testing.T) {
 		{"nothing", "zz", "", "none of the 3"},
 		{"a path", filepath.Join(store, ids[0]), ids[0], ""},
 		{"a path to something else", store, "", "not a run's directory"},
+		{"a standing cluster's directory", up, "", "not a run's directory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := Find(store, tt.word)
