@@ -376,6 +376,7 @@ func TestDeleteWithEverybodyAlive(t *testing.T) {
 				t.Fatal(err)
 			}
 			start(t, n, "tree")
+			awaitPids(t, g, 2) // the child of what was started comes a moment later
 			if frozen != 0 {
 				f, err := n.Freezer(frozen)
 				if errors.Is(err, errors.ErrUnsupported) {
@@ -405,6 +406,20 @@ func TestDeleteWithEverybodyAlive(t *testing.T) {
 				t.Errorf("delete again = %v", err)
 			}
 		})
+	}
+}
+
+// awaitPids waits until n processes are in g.
+func awaitPids(t *testing.T, g *Group, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		ps, err := g.Pids()
+		if err == nil && len(ps) == n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("pids = %v, %v; want %d", ps, err, n)
+		}
 	}
 }
 
