@@ -116,6 +116,7 @@ func Up(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 func (c *Cluster) build(ctx context.Context) (err error) {
 	lap := c.lapTimer()
 	c.parent = newParentThread()
+	whole := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	switched := make(chan struct{})
 	defer func() {
@@ -125,6 +126,9 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 		}
 		if e := g.Wait(); err == nil {
 			err = e
+		}
+		if err == nil { // those who saw the end of their time left the word to us
+			err = context.Cause(whole)
 		}
 		lap("start")
 	}()

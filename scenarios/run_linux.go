@@ -292,9 +292,7 @@ func (s *session) settle(ctx context.Context) error {
 	if err := errors.Join(s.quiesce(ctx), s.checkBoxes(ctx)); err != nil && ctx.Err() == nil {
 		s.events.emit(run.Event{Type: run.TestbedFailed, Text: "the nodes did not settle after the run: " + err.Error()})
 	}
-	read, cancel := context.WithTimeout(ctx, readWithin)
-	defer cancel()
-	missing, err := s.load.FinalReads(read, s.spec(), s.keys(), readWithin)
+	missing, err := s.load.FinalReads(ctx, s.spec(), s.keys(), readWithin)
 	if len(missing) > 0 {
 		s.note("final reads of %d of %d keys got no answer within %v", len(missing), s.Plan.Load.Keys, readWithin)
 	}

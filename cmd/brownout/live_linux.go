@@ -72,15 +72,31 @@ func up(ctx context.Context, file string, opt upOptions) error {
 	}
 	so := scenarios.StartOptions{Plan: l.plan, Dir: dir, Short: shortID(id), Exe: self, Wait: opt.wait}
 	if opt.foreground {
-		return scenarios.ServeForeground(ctx, so, func() { _ = describeUp(ctx, o, so.Short) })
+		return notUp(scenarios.ServeForeground(ctx, so, func() { _ = describeUp(ctx, o, so.Short) }), dir)
 	}
 	if err := scenarios.StartServer(ctx, so); err != nil {
-		if errors.Is(err, errors.ErrUnsupported) {
-			_ = os.RemoveAll(dir) // the error says all that it holds
-		}
-		return err
+		return notUp(err, dir)
 	}
 	return describeUp(ctx, o, so.Short)
+}
+
+// notUp says why a cluster is not up. Neither the command line nor the host is
+// to blame where a node did not start: nothing is known.
+func notUp(err error, dir string) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		_ = os.RemoveAll(dir) // the error says all that it holds
+		return err
+	}
+	_, refused := errors.AsType[*scenarios.DirError](err)
+	_, stopped := errors.AsType[*interrupted](err)
+	if refused || stopped {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "brownout:", err)
+	return &silent{run.Inconclusive.ExitCode()}
 }
 
 // describeUp prints the nodes of a standing cluster and what to do with them.

@@ -304,7 +304,11 @@ func (g *Generator) Stop() {
 
 // FinalReads reads every key until it answers, linearizably and for at most
 // within, records the answers as phase final, and returns the keys without one.
+// What is asked at the end of that time gets its own.
 func (g *Generator) FinalReads(ctx context.Context, s Spec, keys []string, within time.Duration) (missing []string, err error) {
+	late := within + s.Load.Timeout + 5*time.Second
+	ctx, cancel := context.WithTimeoutCause(ctx, late, fmt.Errorf("the load generator did not end within %v", late))
+	defer cancel()
 	a, err := g.ask(ctx, call{Verb: "final", Spec: &s, Keys: keys, Within: within})
 	return a.Missing, err
 }
@@ -439,6 +443,14 @@ func (s *service) serve() error {
 			s.mu.Unlock()
 			s.send(answer{ID: c.ID})
 			continue
+		}
+		if c.Verb == "finish" { // whatever goes on was given up
+			s.mu.Lock()
+			if s.stop != nil {
+				s.stop()
+			}
+			s.mu.Unlock()
+			s.jobs.Wait()
 		}
 		s.mu.Lock()
 		if s.busy {
