@@ -39,6 +39,7 @@ func TestSelect(t *testing.T) {
 		{"a deposed leader that does not know it is not the leader", "leader", with(five(), 4, Status{Role: RoleLeader, Leader: "n5", Term: 6}), "n2"},
 		{"a new leader wins over who has not heard yet", "leader", with(five(), 4, Status{Role: RoleLeader, Leader: "n5", Term: 8}), "n5"},
 		{"a leader that does not answer is who the others follow", "leader", with(five(), 1, Status{Err: errors.New("timeout")}), "n2"},
+		{"a leader that stepped down is none, whatever the others still believe", "leader", with(five(), 1, Status{Role: RoleFollower, Term: 7}), "error: no node leads: "},
 		{"followers follow", "followers", five(), "n1 n3 n4 n5"},
 		{"a candidate does not follow", "followers", with(five(), 0, Status{Role: RoleCandidate, Term: 8}), "n3 n4 n5"},
 		{"a node that cannot be asked is not known to follow", "followers", with(five(), 0, Status{Err: errors.New("refused")}), "n3 n4 n5"},

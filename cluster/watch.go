@@ -1,7 +1,8 @@
 package cluster
 
 // leaderOf says who leads by what all nodes said: who claims it in the highest
-// term, or else whom the nodes of the highest term believe to lead. A deposed
+// term, or else whom the nodes of the highest term believe to lead, unless that
+// one denies it. A deposed
 // leader that does not know it yet, because it was cut off or frozen, is
 // outvoted by its term.
 func leaderOf(st []Status) (node string, term uint64) {
@@ -14,11 +15,22 @@ func leaderOf(st []Status) (node string, term uint64) {
 		switch {
 		case claims && (!claimed || s.Term > term):
 			node, term, claimed = s.Node, s.Term, true
-		case !claims && !claimed && s.Leader != "" && (node == "" || s.Term > term):
+		case !claims && !claimed && s.Leader != "" && (node == "" || s.Term > term) && !denies(st, s.Leader, s.Term):
 			node, term = s.Leader, s.Term
 		}
 	}
 	return node, term
+}
+
+// denies says whether a node that others believe to lead in a term says itself
+// that it does not: it stepped down, and they have not noticed.
+func denies(st []Status, node string, term uint64) bool {
+	for _, s := range st {
+		if s.Node == node {
+			return s.Err == nil && s.Role != "" && s.Role != RoleLeader && s.Term >= term
+		}
+	}
+	return false
 }
 
 // agreed says whether all nodes are ready and name one leader, or have no such notion.
