@@ -2,9 +2,8 @@ package cluster
 
 // leaderOf says who leads by what all nodes said: who claims it in the highest
 // term, or else whom the nodes of the highest term believe to lead, unless that
-// one denies it. A deposed
-// leader that does not know it yet, because it was cut off or frozen, is
-// outvoted by its term.
+// one denies it. A deposed leader that does not know it yet, because it was cut
+// off or frozen, is outvoted by its term.
 func leaderOf(st []Status) (node string, term uint64) {
 	claimed := false
 	for _, s := range st {

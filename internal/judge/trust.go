@@ -41,7 +41,8 @@ func (rec *record) load(phases []run.Phase) run.Load {
 	if e, ok := rec.last(run.LoadEnded); ok {
 		out.Dropped = int64(number(e.Data, "dropped"))
 		out.Lateness = run.Quantiles{
-			P50: int64(number(e.Data, "lateness_p50_ns")), P99: int64(number(e.Data, "lateness_p99_ns")),
+			P50: int64(number(e.Data, "lateness_p50_ns")), P90: int64(number(e.Data, "lateness_p90_ns")),
+			P99: int64(number(e.Data, "lateness_p99_ns")), P999: int64(number(e.Data, "lateness_p999_ns")),
 			Max: int64(number(e.Data, "lateness_max_ns")), N: int64(number(e.Data, "lateness_n")),
 		}
 	}

@@ -390,7 +390,10 @@ func (l *load) report() Report {
 		Offered: l.offered, Sent: l.sent.Load(), OK: l.ok.Load(), Fail: l.fail.Load(), Unknown: l.unknown.Load(),
 		Dropped: l.dropped, Unsent: l.unsent.Load(), MaxInFlight: l.maxInFlight.Load(), MaxQueued: l.maxQueued.Load(),
 		SpoolBytes: l.rec.Bytes(),
-		Lateness:   Lateness{P50: l.late.Quantile(0.5), P99: l.late.Quantile(0.99), Max: l.late.Max(), N: l.late.N()},
+		Lateness: Lateness{
+			P50: l.late.Quantile(0.5), P90: l.late.Quantile(0.9), P99: l.late.Quantile(0.99),
+			P999: l.late.Quantile(0.999), Max: l.late.Max(), N: l.late.N(),
+		},
 	}
 	if d := min(l.clock.Now(), l.spec.End) - l.spec.Start; d > 0 {
 		r.OfferedPerS = float64(r.Offered) / d.Seconds()

@@ -33,17 +33,19 @@ type Report struct {
 
 // Lateness of the pacer.
 type Lateness struct {
-	P50 int64 `json:"p50_ns"`
-	P99 int64 `json:"p99_ns"`
-	Max int64 `json:"max_ns"`
-	N   int64 `json:"n"`
+	P50  int64 `json:"p50_ns"`
+	P90  int64 `json:"p90_ns"`
+	P99  int64 `json:"p99_ns"`
+	P999 int64 `json:"p999_ns"`
+	Max  int64 `json:"max_ns"`
+	N    int64 `json:"n"`
 }
 
 // Data is the report as an event's data.
 func (r Report) Data() map[string]any {
 	d := map[string]any{
-		"lateness_p50_ns": r.Lateness.P50, "lateness_p99_ns": r.Lateness.P99,
-		"lateness_max_ns": r.Lateness.Max, "lateness_n": r.Lateness.N,
+		"lateness_p50_ns": r.Lateness.P50, "lateness_p90_ns": r.Lateness.P90, "lateness_p99_ns": r.Lateness.P99,
+		"lateness_p999_ns": r.Lateness.P999, "lateness_max_ns": r.Lateness.Max, "lateness_n": r.Lateness.N,
 	}
 	b, err := json.Marshal(r)
 	if err == nil {
