@@ -470,12 +470,14 @@ func (n *Node) quoteLog() string {
 // statusWithin bounds the question to one node.
 const statusWithin = 500 * time.Millisecond
 
+var errSilent = errors.New("it does not answer")
+
 // status asks the target. It returns in time even if the target's side does not.
 func (n *Node) status(ctx context.Context) Status {
 	if !n.Running() {
 		return Status{Node: n.name, Err: ErrNotRunning}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, statusWithin, errors.New("it does not answer"))
+	ctx, cancel := context.WithTimeoutCause(ctx, statusWithin, errSilent)
 	defer cancel()
 	answer := make(chan Status, 1)
 	n.box.c.background.Go(func() {
@@ -484,7 +486,7 @@ func (n *Node) status(ctx context.Context) Status {
 			st, err = Status{Ready: n.Running()}, nil
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
-			err = context.Cause(ctx)
+			err = errSilent
 		}
 		if err != nil {
 			st = Status{Err: err}

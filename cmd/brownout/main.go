@@ -37,7 +37,11 @@ func start(args []string) int {
 	defer stop()
 	root := rootCommand()
 	root.SetArgs(args)
-	return exitCode(root.ExecuteContext(ctx))
+	err := root.ExecuteContext(ctx)
+	if err == nil && !errors.Is(stdout.err, syscall.EPIPE) {
+		err = stdout.err
+	}
+	return exitCode(err)
 }
 
 // interruptible returns a context that the first SIGINT, SIGTERM or SIGHUP (a

@@ -20,7 +20,7 @@ type output struct {
 // newOutput reads the format word and the environment. Nobody else asks for a
 // terminal or a colour.
 func newOutput(format string) (*output, error) {
-	o := &output{out: os.Stdout, talk: os.Stderr}
+	o := &output{out: stdout, talk: os.Stderr}
 	switch format {
 	case "text", "":
 	case "json":
@@ -32,6 +32,23 @@ func newOutput(format string) (*output, error) {
 	o.colour = isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "" && !dumb
 	o.tty = isTerminal(os.Stderr) && !dumb
 	return o, nil
+}
+
+// stdout remembers that facts could not be written: a full disk behind it must
+// not look like success.
+var stdout = &checked{w: os.Stdout}
+
+type checked struct {
+	w   io.Writer
+	err error // the first
+}
+
+func (c *checked) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	if err != nil && c.err == nil {
+		c.err = err
+	}
+	return n, err
 }
 
 // print writes v as indented JSON.
