@@ -72,7 +72,7 @@ func Connect(id string) (*Remote, error) {
 const callWithin = 60 * time.Second
 
 func (r *Remote) call(ctx context.Context, req request) (reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, callWithin)
+	ctx, cancel := context.WithTimeoutCause(ctx, callWithin, fmt.Errorf("no answer within %v", callWithin))
 	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socketPrefix+r.id)
@@ -142,7 +142,7 @@ func (r *Remote) Down(ctx context.Context) error {
 	if _, err := r.call(ctx, request{Verb: "down"}); err != nil {
 		return err
 	}
-	for {
+	for end := time.Now().Add(callWithin); ; {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, 100)
 		switch {
@@ -152,6 +152,8 @@ func (r *Remote) Down(ctx context.Context) error {
 			return fmt.Errorf("cluster %s: wait: %w", r.id, err)
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case time.Now().After(end):
+			return fmt.Errorf("cluster %s: process %d that holds it is still there after %v; after kill -9 %[2]d, brownout clean finds what is left", r.id, info.PID, callWithin)
 		}
 	}
 }

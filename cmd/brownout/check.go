@@ -27,7 +27,8 @@ func checkCommand() *cobra.Command {
 
 RUN is "latest", "latest~1", an id, a prefix of one, or a path. A file is read
 as a history (one operation a line, as in history.jsonl) and only checked for
-consistency. Nothing is written.`,
+consistency. Of a run that was killed, what had been recorded is judged.
+Nothing is written into the run's directory.`,
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return check(cmd.Context(), args, opt) },
 	}
@@ -63,7 +64,12 @@ func checkOne(ctx context.Context, o *output, arg string, opt checkOptions) (int
 	if err != nil {
 		return 0, err
 	}
-	res, err := judge.Judge(ctx, os.DirFS(dir), opt.budget)
+	fsys, done, err := recordOf(dir)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", dir, err)
+	}
+	defer done()
+	res, err := judge.Judge(ctx, fsys, opt.budget)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", dir, err)
 	}

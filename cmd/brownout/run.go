@@ -130,9 +130,11 @@ func runScenarios(ctx context.Context, args []string, opt runOptions) error {
 	// ignored: what is ignored stays so in the programs that we start.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	codes := []int{}
-	for i := range opt.repeat {
+	times := map[string]int{} // two files may have one name
+	for range opt.repeat {
 		for _, l := range all {
-			dir, id := runDir(l.plan, opt, len(all)*opt.repeat > 1, i)
+			times[l.plan.Scenario]++
+			dir, id := runDir(l.plan, opt, len(all)*opt.repeat > 1, times[l.plan.Scenario])
 			code, err := runOne(ctx, o, l, dir, id, opt.keep)
 			if err != nil {
 				code = exitCode(err) // says why
@@ -149,15 +151,15 @@ func runScenarios(ctx context.Context, args []string, opt runOptions) error {
 	return nil
 }
 
-// runDir names a run and its directory.
-func runDir(p *plan.Plan, opt runOptions, several bool, i int) (dir, id string) {
+// runDir names the nth run of a scenario and its directory.
+func runDir(p *plan.Plan, opt runOptions, several bool, n int) (dir, id string) {
 	now := time.Now()
 	id = run.NewID(now, p.Scenario, suffix(now))
 	switch {
 	case opt.out == "":
 		return filepath.Join(run.StoreDir, id), id
 	case several:
-		return filepath.Join(opt.out, fmt.Sprintf("%s-%d", p.Scenario, i+1)), id
+		return filepath.Join(opt.out, fmt.Sprintf("%s-%d", p.Scenario, n)), id
 	}
 	return opt.out, id
 }
@@ -207,11 +209,12 @@ func runOne(ctx context.Context, o *output, l loaded, dir, id string, keep bool)
 		fmt.Fprintln(o.talk, "brownout: write the results:", err)
 		code = worstCode(code, run.Inconclusive.ExitCode())
 	}
-	if err := o.result(res, dir); err != nil && !errors.Is(err, syscall.EPIPE) { // whoever does not listen may still want the exit code
-		return 0, err
-	}
+	told := o.result(res, dir)
 	if i, ok := errors.AsType[*interrupted](context.Cause(ctx)); ok {
 		return 0, i
+	}
+	if told != nil && !errors.Is(told, syscall.EPIPE) { // whoever does not listen may still want the exit code
+		return 0, told
 	}
 	if runErr != nil {
 		fmt.Fprintln(o.talk, "brownout:", runErr)
