@@ -25,6 +25,10 @@ var sink int
 
 // Helper processes of the tests below.
 func TestMain(m *testing.M) {
+	if os.Getenv("BROWNOUT_TEST_CHILD") != "" {
+		// Not before it has been moved to its group: what it starts must be born there.
+		_, _ = os.Stdin.Read(make([]byte, 1))
+	}
 	switch os.Getenv("BROWNOUT_TEST_CHILD") {
 	case "spin": // until killed
 		fmt.Println("ready")
@@ -46,7 +50,7 @@ func TestMain(m *testing.M) {
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		_ = c.Start()
 		fmt.Println("ready")
-		select {}
+		time.Sleep(time.Hour) // an empty select would be a deadlock to the runtime, which ends it
 	}
 	os.Exit(m.Run())
 }
@@ -106,6 +110,10 @@ func start(t *testing.T, g *Group, what string) (*exec.Cmd, io.Reader) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	placed, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	v2, err := g.V2Dir()
 	if err != nil {
@@ -120,6 +128,9 @@ func start(t *testing.T, g *Group, what string) (*exec.Cmd, io.Reader) {
 	}
 	t.Cleanup(func() { cancel(); _ = cmd.Wait() })
 	if err := g.Add(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := placed.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
