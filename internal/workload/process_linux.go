@@ -255,6 +255,10 @@ func (g *Generator) PID() int { return g.pid }
 // Calibrate runs the load as a closed loop for d, on keys of its own and
 // unrecorded, and returns the operations a second that the target sustains.
 func (g *Generator) Calibrate(ctx context.Context, s Spec, d time.Duration) (maxPerS float64, err error) {
+	// The bound is for a process that hangs.
+	late := d + 2*s.Load.Timeout + 30*time.Second
+	ctx, cancel := context.WithTimeoutCause(ctx, late, fmt.Errorf("the load generator did not answer within %v", late))
+	defer cancel()
 	a, err := g.ask(ctx, call{Verb: "calibrate", Spec: &s, Within: d})
 	return a.MaxPerS, err
 }
