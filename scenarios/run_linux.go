@@ -289,7 +289,11 @@ func (s *session) runLoad(ctx context.Context) error {
 // settle runs after the last heal: wait until the nodes agree, read every key
 // once more, and close the history.
 func (s *session) settle(ctx context.Context) error {
-	if err := errors.Join(s.quiesce(ctx), s.checkBoxes(ctx)); err != nil && ctx.Err() == nil {
+	err := s.quiesce(ctx)
+	if err == nil {
+		err = s.checkBoxes(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
 		s.events.emit(run.Event{Type: run.TestbedFailed, Text: "the nodes did not settle after the run: " + err.Error()})
 	}
 	missing, err := s.load.FinalReads(ctx, s.spec(), s.keys(), readWithin)
