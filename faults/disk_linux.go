@@ -81,13 +81,14 @@ func (b *bench) setDisk(ctx context.Context, node string, asked []diskDelay) err
 
 // Tolerance of file operations: see [diskMeter.tolerance].
 const (
-	diskShare = 0.05
-	diskLeast = 500 * time.Microsecond
-	diskBase  = 350 * time.Millisecond
-	diskFast  = 10 * time.Millisecond // between two probes of the baseline,
-	diskPace  = 50 * time.Millisecond // and later
-	maxDisk   = 1 << 14               // probes kept
-	diskFloor = 0.1                   // quantile that is judged
+	diskShare    = 0.05
+	diskLeast    = 500 * time.Microsecond
+	diskBase     = 350 * time.Millisecond
+	diskBaseMost = 4 * time.Second       // for one operation of each node to end
+	diskFast     = 10 * time.Millisecond // between two probes of the baseline,
+	diskPace     = 50 * time.Millisecond // and later
+	maxDisk      = 1 << 14               // probes kept
+	diskFloor    = 0.1                   // quantile that is judged
 )
 
 // A diskMeter uses files on the node's own disk, through its own file system,
@@ -275,7 +276,10 @@ func (m *diskMeter) Baseline(ctx context.Context) (Reading, error) {
 	for _, p := range m.probers {
 		p.start()
 	}
-	sleep(ctx, diskBase)
+	// A host's disk may stall for longer than the usual look: then look on.
+	for sleep(ctx, diskBase); ctx.Err() == nil && time.Since(from) < diskBaseMost && m.waiting(spans{{from, time.Now()}}); {
+		sleep(ctx, diskBase)
+	}
 	w.add(from, time.Now())
 	var all []time.Duration
 	for _, p := range m.probers {
@@ -293,6 +297,16 @@ func (m *diskMeter) Baseline(ctx context.Context) (Reading, error) {
 		all = append(all, took...)
 	}
 	return Reading{map[string]any{"p50_ns": int64(quantile(all, 0.5)), "n": len(all)}}, ctx.Err()
+}
+
+// waiting reports whether some prober has seen no operation end within w.
+func (m *diskMeter) waiting(w spans) bool {
+	for _, p := range m.probers {
+		if took, _, err := p.look(w); err == nil && len(took) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *diskMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
