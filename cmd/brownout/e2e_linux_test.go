@@ -95,6 +95,27 @@ func TestRunEndsWithAVerdictThatCheckRepeats(t *testing.T) {
 	}
 }
 
+// TestARefusedDirectoryKeepsTheRunInIt names the directory of an older run.
+func TestARefusedDirectoryKeepsTheRunInIt(t *testing.T) {
+	dir, file := writeScenario(t, shortScenario)
+	old := filepath.Join(dir, "old")
+	if err := os.Mkdir(old, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{run.ManifestFile, run.HistoryFile, run.ResultFile} {
+		if err := os.WriteFile(filepath.Join(old, name), []byte("{}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stdout, stderr, code := brownoutIn(t, dir, "run", file, "--out", "old")
+	if want := map[bool]int{true: 2, false: 5}[os.Geteuid() == 0]; code != want || stdout != "" {
+		t.Errorf("exit %d, want %d\n%s%s", code, want, stdout, stderr)
+	}
+	if b, err := os.ReadFile(filepath.Join(old, run.ResultFile)); err != nil || string(b) != "{}\n" {
+		t.Errorf("the old result is %q now, %v", b, err)
+	}
+}
+
 // TestInterruptHealsAndWrites sends the signal in the middle of the fault.
 func TestInterruptHealsAndWrites(t *testing.T) {
 	needs.Host(t, needs.Root)
