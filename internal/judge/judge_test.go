@@ -234,8 +234,20 @@ func TestVerdict(t *testing.T) {
 		{"a violation stands even if the testbed was starved", func(st *story) { starved(st); st.ops[420].Result = nil }, run.Violation, "not linearizable"},
 		{"a missed expectation of a starved testbed proves nothing", func(st *story) { starved(st); missed(st) }, run.Inconclusive, "testbed starved: the load generator was late by 15.06ms at p99 (limit 10ms)"},
 		{"dropped operations starve", func(st *story) { st.event(run.LoadEnded).Data["dropped"] = 20 }, run.Inconclusive, "testbed starved: 20 of 620 due operations were never sent"},
-		{"a noisy host", func(st *story) { st.event(run.HostNoise).Data["foreign_cpu"] = 0.41; missed(st) }, run.Inconclusive, "host too noisy: others used 41 % of the host's CPU time before the run (limit 30 %)"},
-		{"a missed expectation on a host that is busy", func(st *story) { st.event(run.HostNoise).Data["foreign_cpu"] = 0.2; missed(st) }, run.Inconclusive, "p99(put) during disk.delay < 1x baseline: "},
+		{"a noisy host", func(st *story) {
+			st.event(run.HostNoise).Data["foreign_cpu"] = 0.41
+			st.event(run.HostNoise).Phase = "baseline"
+			missed(st)
+		}, run.Inconclusive, "host too noisy: others used 41 % of the host's CPU time in baseline (limit 30 %)"},
+		{"noise before anything is judged", func(st *story) {
+			st.event(run.HostNoise).Data["foreign_cpu"] = 0.9
+			st.event(run.HostNoise).Phase = "before"
+		}, run.Pass, "5 of 5 expectations met"},
+		{"a missed expectation on a host that is busy", func(st *story) {
+			st.event(run.HostNoise).Data["foreign_cpu"] = 0.2
+			st.event(run.HostNoise).Phase = "recovery"
+			missed(st)
+		}, run.Inconclusive, "p99(put) during disk.delay < 1x baseline: "},
 		{"met expectations on a host that is busy", func(st *story) { st.event(run.HostNoise).Data["foreign_cpu"] = 0.2 }, run.Pass, "5 of 5 expectations met"},
 		{"a late wire", func(st *story) { st.event(run.WireReport).Data["lateness_p99_ns"] = 7e6 }, run.Inconclusive, "testbed starved: the wire delivered 7ms late at p99 (limit 5ms)"},
 		{"a part of the testbed died", func(st *story) { st.add(run.Event{T: 9 * s, Type: run.TestbedFailed, Text: "the wire exited"}) }, run.Inconclusive, "the testbed failed: the wire exited"},

@@ -81,7 +81,7 @@ func (rec *record) noise() run.Noise {
 			continue
 		}
 		out.CPUPressure = max(out.CPUPressure, number(e.Data, "cpu_pressure"))
-		if f := number(e.Data, "foreign_cpu"); f > out.ForeignCPU {
+		if f := number(e.Data, "foreign_cpu"); counts(e.Phase) && f > out.ForeignCPU {
 			out.ForeignCPU, when = f, during(e.Phase)
 		}
 		if f := int64(number(e.Data, "fsync_p50_ns")); f > 0 && out.FsyncP50 == 0 {
@@ -99,17 +99,18 @@ func (rec *record) noise() run.Noise {
 // about times, though not so much that met ones mean nothing; empty if they did not.
 func (rec *record) busy() string {
 	for _, e := range rec.events {
-		if f := number(e.Data, "foreign_cpu"); e.Type == run.HostNoise && f > busyForeignCPU {
+		if f := number(e.Data, "foreign_cpu"); e.Type == run.HostNoise && counts(e.Phase) && f > busyForeignCPU {
 			return fmt.Sprintf("others used %.0f %% of the host's CPU time %s (more than %.0f %%)", f*100, during(e.Phase), busyForeignCPU*100)
 		}
 	}
 	return ""
 }
 
+// counts reports whether anything is judged of what happened in a phase.
+func counts(phase string) bool { return phase != "before" && phase != "warmup" }
+
 func during(phase string) string {
 	switch phase {
-	case "before":
-		return "before the run"
 	case "":
 		return "during the run"
 	}
