@@ -11,6 +11,10 @@ import (
 	"brownout/internal/sys/cgroup"
 )
 
+var cpuRows = []row{
+	{"cpu.quota", meterQuota, []source{{"cgroup2", newQuota(2)}, {"cgroup1", newQuota(1)}}},
+}
+
 // A quota is a share of CPU time; the zero value is no limit.
 type quota struct {
 	percent float64 // of one CPU

@@ -18,6 +18,10 @@ import (
 	"brownout/internal/faultfs"
 )
 
+var diskRows = []row{
+	{"disk.delay", meterDisk, []source{{"fuse", newSlowDisk}}},
+}
+
 // A diskDelay makes one class of file operations of a node slower.
 type diskDelay struct {
 	op  faultfs.Op

@@ -10,6 +10,12 @@ import (
 	"brownout/internal/wire"
 )
 
+var netRows = []row{
+	{"net.delay", meterDelay, []source{{"wire", newWireDelay}}},
+	{"net.rate", meterRate, []source{{"wire", newWireRate}}},
+	{"net.partition", meterPartition, []source{{"ebpf", newPartition}}},
+}
+
 // A netFault is a provider whose mechanism is an impairment of links.
 type netFault struct {
 	b          *bench

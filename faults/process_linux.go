@@ -16,6 +16,13 @@ import (
 	"brownout/internal/sys/proc"
 )
 
+var processRows = []row{
+	{"gc.pause", meterGCPause, []source{{"agent", newGCPause}}},
+	// A process that a v1 freezer holds ignores kill -9, so it comes last.
+	{"process.pause", meterPause, []source{{"freezer2", newPause("freezer2")}, {"sigstop", newPause("sigstop")}, {"freezer1", newPause("freezer1")}}},
+	{"process.kill", meterKill, []source{{"signal", newKill}}},
+}
+
 var pauseNames = []string{"freezer2", "sigstop", "freezer1"}
 
 // A pauseFault freezes all processes of a node.

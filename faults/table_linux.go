@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"brownout/cluster"
 )
@@ -22,19 +23,9 @@ type row struct {
 	sources []source // in order of preference
 }
 
-// The table. Adding a fault is adding a row; doctor, calibrate and the nemesis
-// are loops over it.
-var table = []row{
-	{"net.delay", meterDelay, []source{{"wire", newWireDelay}}},
-	{"net.rate", meterRate, []source{{"wire", newWireRate}}},
-	{"net.partition", meterPartition, []source{{"ebpf", newPartition}}},
-	{"cpu.quota", meterQuota, []source{{"cgroup2", newQuota(2)}, {"cgroup1", newQuota(1)}}},
-	{"disk.delay", meterDisk, []source{{"fuse", newSlowDisk}}},
-	{"gc.pause", meterGCPause, []source{{"agent", newGCPause}}},
-	// A process that a v1 freezer holds ignores kill -9, so it comes last.
-	{"process.pause", meterPause, []source{{"freezer2", newPause("freezer2")}, {"sigstop", newPause("sigstop")}, {"freezer1", newPause("freezer1")}}},
-	{"process.kill", meterKill, []source{{"signal", newKill}}},
-}
+// The table. Adding a fault is adding a row to its family; doctor, calibrate and
+// the nemesis are loops over it.
+var table = slices.Concat(netRows, cpuRows, diskRows, memoryRows, processRows, clockRows, serverRows, neighbourRows)
 
 // Survey says of every kind of fault what this host can do. It needs no
 // cluster; every probe really makes what its mechanism needs, where nobody sees

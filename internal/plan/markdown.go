@@ -11,7 +11,7 @@ func Markdown(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString(`# Faults
 
-<!-- Written by go test ./internal/plan -update; change internal/plan/kinds.go instead. -->
+<!-- Written by go test ./internal/plan -update; change internal/plan/kinds_*.go instead. -->
 
 Every fault is requested *and* measured. The probe never uses the mechanism that
 gives the fault, and compares with a reading taken just before. A fault that its

@@ -23,7 +23,7 @@ func TestFaultsDocIsWhatTheVocabularySays(t *testing.T) {
 	}
 	have, err := os.ReadFile(faultsDoc)
 	if err != nil || !bytes.Equal(have, b.Bytes()) {
-		t.Errorf("%s differs from internal/plan/kinds.go (%v): go test ./internal/plan -update", faultsDoc, err)
+		t.Errorf("%s differs from internal/plan/kinds_*.go (%v): go test ./internal/plan -update", faultsDoc, err)
 	}
 }
 

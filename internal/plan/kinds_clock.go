@@ -1,0 +1,4 @@
+package plan
+
+// clockKinds are the faults of clocks.
+var clockKinds = []Kind{}

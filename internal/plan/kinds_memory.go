@@ -1,0 +1,4 @@
+package plan
+
+// memoryKinds are the faults of memory.
+var memoryKinds = []Kind{}

@@ -1,0 +1,4 @@
+package plan
+
+// serverKinds are the faults of what a target does inside: its locks and codecs.
+var serverKinds = []Kind{}
