@@ -255,7 +255,9 @@ func (s *Switch) wireUp(ctx context.Context, p *port, tenant *os.File) error {
 			return err
 		},
 	}
-	if !s.ipv6 {
+	if s.ipv6 {
+		steps = append(steps, func() error { return p.conn.Local(ctx, p.IP6) })
+	} else {
 		steps = slices.Delete(steps, 3, 4)
 	}
 	for _, step := range steps {

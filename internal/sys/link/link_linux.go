@@ -122,6 +122,24 @@ func (c *Conn) Running(ctx context.Context, index int) error {
 	}
 }
 
+// Local waits until the host takes in what is sent to its own address ip: for
+// IPv6 the kernel enters the route by a work queue, a moment after the address.
+func (c *Conn) Local(ctx context.Context, ip netip.Addr) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		routes, err := c.h.RouteGet(ip.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for address %s: %w", ip, errors.Join(context.Cause(ctx), err))
+		}
+	}
+}
+
 // Configure gives a device its MTU and the length of its transmit queue in packets (0: leave it).
 func (c *Conn) Configure(index, mtu, queue int) error {
 	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
