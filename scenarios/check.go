@@ -162,6 +162,7 @@ func (f *Fault) problems(nodes int, mustEnd bool) (out []problem) {
 	out = append(out, checkTimes("for", f.For, longestRun)...)
 	out = append(out, f.checkParams(k)...)
 	out = append(out, f.checkDuration(k, mustEnd)...)
+	out = append(out, f.checkProfile(k)...)
 	return append(out, f.checkWhere(k, nodes)...)
 }
 
@@ -169,9 +170,9 @@ func (f *Fault) problems(nodes int, mustEnd bool) (out []problem) {
 func (f *Fault) checkParams(k plan.Kind) (out []problem) {
 	known := map[string]bool{}
 	for _, p := range k.Params {
-		known[key(p)] = true
+		known[p.Key()] = true
 		path := join(k.Name, p.Name)
-		v, ok := f.Params[key(p)]
+		v, ok := f.Params[p.Key()]
 		switch {
 		case !ok && p.Required:
 			out = append(out, problem{path: path, msg: fmt.Sprintf("%s has no %s", k.Name, p.Name)})

@@ -15,6 +15,7 @@ type spec struct {
 	doc    string
 	fields []field           // of a mapping
 	oneOf  []string          // of a mapping: exactly one of these fields
+	noun   string            // what one of oneOf is
 	item   func(i int) *spec // of a list
 	most   int               // items of a list
 	leaf   *leaf             // of a value; beside fields, a short form for them
@@ -194,7 +195,7 @@ func (d *decoder) mapping(n *node, s *spec, path string) {
 		}
 		seen[e.key] = e
 		if i := slices.IndexFunc(s.oneOf, func(o string) bool { _, ok := seen[o]; return ok && o != e.key }); i >= 0 && slices.Contains(s.oneOf, e.key) {
-			d.fail(join(path, e.key), e.at, len([]rune(e.key)), fmt.Sprintf("%s beside %s; one entry is one fault", e.key, s.oneOf[i]), "write two entries")
+			d.fail(join(path, e.key), e.at, len([]rune(e.key)), fmt.Sprintf("%s beside %s; one entry is one %s", e.key, s.oneOf[i], s.noun), "write two entries")
 			continue
 		}
 		if e.value.kind == null { // point at the key, the value is not there
@@ -208,7 +209,7 @@ func (d *decoder) mapping(n *node, s *spec, path string) {
 		}
 	}
 	if len(s.oneOf) > 0 && !slices.ContainsFunc(s.oneOf, func(o string) bool { _, ok := seen[o]; return ok }) && !d.bad(path) {
-		d.fail(path, n.at, n.width(), "no fault in this entry", "add one of "+strings.Join(s.oneOf, ", "))
+		d.fail(path, n.at, n.width(), "no "+s.noun+" in this entry", "add one of "+strings.Join(s.oneOf, ", "))
 	}
 }
 

@@ -80,15 +80,22 @@ func (f Fault) resolve(baselineEnd time.Duration) plan.Fault {
 		On: f.On, From: f.From, To: f.To, Split: f.Split, Plane: f.Plane, Follow: f.Follow,
 		Provider: f.Provider, Params: plan.Params{}, Line: f.Line,
 	}
+	if f.Profile != nil {
+		profile := *f.Profile
+		if profile.Flap > 0 && profile.Duty == 0 {
+			profile.Duty = 0.5
+		}
+		r.Profile = &profile
+	}
 	for _, p := range k.Params {
-		if v, ok := f.Params[key(p)]; ok {
-			r.Params[key(p)] = v
+		if v, ok := f.Params[p.Key()]; ok {
+			r.Params[p.Key()] = v
 		} else if p.Default != "" {
 			v, err := parseParam(p, p.Default)
 			if err != nil {
 				panic(fmt.Sprintf("scenarios: default of %s %s: %v", k.Name, p.Name, err)) // a test reads all defaults
 			}
-			r.Params[key(p)] = v
+			r.Params[p.Key()] = v
 		}
 	}
 	return r

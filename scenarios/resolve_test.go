@@ -157,7 +157,7 @@ func TestDefaultsOfFaultsAreInThePlan(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				f.Params[key(p)] = v
+				f.Params[p.Key()] = v
 			}
 		}
 		p, err := Resolve(&Scenario{Name: "x", Timeline: Timeline{Faults: []Fault{f}}}, 1, "v0")
@@ -166,8 +166,8 @@ func TestDefaultsOfFaultsAreInThePlan(t *testing.T) {
 			continue
 		}
 		for _, param := range k.Params {
-			if (param.Default != "" || param.Required) && !p.Faults[0].Params.Has(key(param)) {
-				t.Errorf("%s: no %s in the plan", k.Name, key(param))
+			if (param.Default != "" || param.Required) && !p.Faults[0].Params.Has(param.Key()) {
+				t.Errorf("%s: no %s in the plan", k.Name, param.Key())
 			}
 		}
 	}

@@ -71,9 +71,10 @@ type Fault struct {
 	On       string        // selectors; see the kind's Where
 	From, To string
 	Split    string
-	Plane    string // of network faults: peer (default), client, both
-	Follow   string // "role": move with the role; else stay with the node that had it
-	Provider string // pins a mechanism; else chosen by probing
+	Plane    string        // of network faults: peer (default), client, both
+	Follow   string        // "role": move with the role; else stay with the node that had it
+	Provider string        // pins a mechanism; else chosen by probing
+	Profile  *plan.Profile // how severe over its time; nil: the full dose all the time
 	Params   plan.Params
 	Line     int // in the file
 }

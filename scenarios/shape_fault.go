@@ -10,9 +10,10 @@ import (
 
 // faultShape is one entry of timeline.faults.
 func faultShape(fault *Fault) *spec {
-	sp := &spec{doc: "one fault", absent: map[string]string{}, fields: []field{
+	sp := &spec{doc: "one fault", noun: "fault", absent: map[string]string{}, fields: []field{
 		{"at", true, duration("when, from the end of the baseline", "5s", &fault.At)},
 		{"for", false, duration("how long", "10s", &fault.For)},
+		{"profile", false, profileShape(&fault.Profile)},
 	}}
 	sp.begin = func(n *node) { fault.Line = n.at.line }
 	for _, k := range plan.Kinds {
@@ -20,6 +21,9 @@ func faultShape(fault *Fault) *spec {
 		sp.fields = append(sp.fields, field{k.Name, false, kindShape(k, fault)})
 	}
 	for _, name := range laterFaults {
+		if _, ok := plan.KindNamed(name); ok {
+			continue
+		}
 		sp.absent[name] = name + " is not in this version; it has " + strings.Join(kindNames(), ", ")
 	}
 	return sp
@@ -60,19 +64,6 @@ func kindShape(k plan.Kind, f *Fault) *spec {
 	return sp
 }
 
-// key is the name under which [plan.Params] hold a parameter.
-func key(p plan.Param) string {
-	switch p.Type {
-	case plan.Duration:
-		return p.Name + "_ns"
-	case plan.BitRate:
-		return p.Name + "_bits_per_s"
-	case plan.ByteSize:
-		return p.Name + "_bytes"
-	}
-	return p.Name
-}
-
 // parseParam reads a parameter's value and checks its bounds.
 func parseParam(p plan.Param, t string) (any, error) {
 	switch p.Type {
@@ -85,6 +76,8 @@ func parseParam(p plan.Param, t string) (any, error) {
 		return wrapAny(quantity.ParseBitRate(t))
 	case plan.ByteSize:
 		return wrapAny(quantity.ParseSize(t))
+	case plan.Count:
+		return wrapAny(quantity.ParseCount(t))
 	case plan.Flag:
 		return t == "true", nil
 	}
@@ -147,6 +140,8 @@ func paramExample(p plan.Param) string {
 		return "10Mbit/s"
 	case p.Type == plan.ByteSize:
 		return "64KiB"
+	case p.Type == plan.Count:
+		return "8"
 	case p.Type == plan.Flag:
 		return "true"
 	case len(p.Words) > 0:
@@ -157,6 +152,7 @@ func paramExample(p plan.Param) string {
 
 var paramPatterns = map[plan.Type]string{
 	plan.Duration: durationPattern, plan.Percent: percentPattern, plan.BitRate: bitRatePattern, plan.ByteSize: sizePattern,
+	plan.Count: countPattern,
 }
 
 // paramShape is one parameter. The delay of a kind that has jitter may be
@@ -178,24 +174,24 @@ func paramShape(k plan.Kind, p plan.Param, f *Fault) *spec {
 				return err
 			}
 			if s.Dev != 0 {
-				if f.Params.Has(key(jitter)) {
+				if f.Params.Has(jitter.Key()) {
 					return fmt.Errorf("%s says the jitter a second time", t)
 				}
-				f.Params[key(jitter)] = int64(s.Dev)
+				f.Params[jitter.Key()] = int64(s.Dev)
 				if err := outside(jitter, int64(s.Dev)); err != nil {
 					return err
 				}
 			}
 			t = quantity.Duration(s.Mean)
 		}
-		if p.Name == "jitter" && f.Params.Has(key(p)) {
+		if p.Name == "jitter" && f.Params.Has(p.Key()) {
 			return fmt.Errorf("%s says the jitter a second time", t)
 		}
 		v, err := parseParam(p, t)
 		if err != nil {
 			return err
 		}
-		f.Params[key(p)] = v
+		f.Params[p.Key()] = v
 		return outside(p, v)
 	}
 	return sp

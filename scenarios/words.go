@@ -14,11 +14,11 @@ const handFault = time.Hour
 
 // ParseFault reads a fault as the command line gives it: a kind and words like
 // "on=leader", "add=20ms", "for=30s". It is held against the same vocabulary as
-// a scenario of a cluster of so many nodes. Without "for" its End is its Start:
+// a scenario of a cluster of so many nodes; "profile.flap=2s" is its profile. Without "for" its End is its Start:
 // it lasts until it is removed, or by itself if its kind is instant.
 func ParseFault(kind string, words []string, nodes int) (plan.Fault, error) {
 	length := ""
-	var body []string
+	var body, profile []string
 	for _, w := range words {
 		name, value, ok := strings.Cut(w, "=")
 		if !ok || name == "" || value == "" {
@@ -26,6 +26,10 @@ func ParseFault(kind string, words []string, nodes int) (plan.Fault, error) {
 		}
 		if name == "for" {
 			length = value
+			continue
+		}
+		if field, ok := strings.CutPrefix(name, "profile."); ok {
+			profile = append(profile, fmt.Sprintf("%s: %s", field, quoted(value)))
 			continue
 		}
 		body = append(body, fmt.Sprintf("%s: %s", name, quoted(value)))
@@ -36,6 +40,9 @@ func ParseFault(kind string, words []string, nodes int) (plan.Fault, error) {
 	}
 	if given != "" {
 		given = "for: " + quoted(given) + ", "
+	}
+	if profile != nil {
+		given += "profile: {" + strings.Join(profile, ", ") + "}, "
 	}
 	src := fmt.Sprintf("version: 1\nname: by-hand\ntarget: {kind: kvserver, nodes: %d}\nworkload: {keys: {count: 1}, load: {rate: 1/s}}\n"+
 		"timeline: {baseline: 1s, faults: [{at: 0s, %s%s: {%s}}]}\nexpect: [linearizable]\n", nodes, given, kind, strings.Join(body, ", "))

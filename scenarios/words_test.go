@@ -16,6 +16,8 @@ func TestParseFault(t *testing.T) {
 	}{
 		{"until it is removed", "net.delay", []string{"from=leader", "to=followers", "add=5ms"}, 0, ""},
 		{"for a time", "disk.delay", []string{"on=n2", "op=fsync", "add=20ms", "for=30s"}, 30 * time.Second, ""},
+		{"a profile", "net.partition", []string{"split=n1 | n2,n3", "profile.flap=2s", "profile.duty=20%"}, 0, ""},
+		{"an unknown word of a profile", "net.partition", []string{"split=n1 | n2,n3", "profile.flip=2s"}, 0, "flap"},
 		{"a split", "net.partition", []string{"split=n1 | n2,n3"}, 0, ""},
 		{"several nodes", "cpu.quota", []string{"on=n1,n2", "percent=20%"}, 0, ""},
 		{"by itself over", "gc.pause", []string{"on=leader", "length=200ms"}, 0, ""},

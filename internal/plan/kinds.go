@@ -13,6 +13,17 @@ const (
 	ByteSize Type = "bytes"    // "64KiB"       → name_bytes, int64
 	Word     Type = "word"     // one of Words  → name, string
 	Flag     Type = "flag"     // true or false → name, bool
+	Count    Type = "count"    // "8", "2k"     → name, int64
+)
+
+// Worse says in which direction of a parameter a fault gets worse. A [Profile]
+// scales every parameter that has one.
+type Worse string
+
+// Directions.
+const (
+	Higher Worse = "higher" // severity 50% halves it
+	Lower  Worse = "lower"  // severity 50% doubles it: a limit
 )
 
 // A Param is one parameter of a fault kind.
@@ -23,6 +34,7 @@ type Param struct {
 	Default  string   // as written in a scenario; "" for none
 	Words    []string // of a Word; nil means any
 	Min, Max string   // inclusive bounds as written; "" for none
+	Worse    Worse    // which way the fault gets worse, if its profile scales this
 	Doc      string
 }
 

@@ -8,7 +8,7 @@ var diskKinds = []Kind{
 		Probe:     "the same operation on a small file beside the node's data, from outside the node's program",
 		Where:     OnNodes, Params: []Param{
 			{Name: "op", Type: Word, Default: "fsync", Words: []string{"fsync", "write", "read", "open", "rename", "all"}, Doc: "class of operation; fsync includes fdatasync"},
-			{Name: "add", Type: Duration, Required: true, Min: "100us", Max: "60s", Doc: "added to each operation"},
+			{Name: "add", Type: Duration, Required: true, Min: "100us", Max: "60s", Worse: Higher, Doc: "added to each operation"},
 		},
 	},
 }

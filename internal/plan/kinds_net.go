@@ -7,8 +7,8 @@ var netKinds = []Kind{
 		Mechanism: "frames of the link are steered by an eBPF program into a user-space wire that holds each until its due time",
 		Probe:     "UDP probes between the very namespaces, one way, with the kernel's receive time stamps, against the same before the fault",
 		Where:     Links, Params: []Param{
-			{Name: "add", Type: Duration, Required: true, Min: "10us", Max: "60s", Doc: "one-way delay added"},
-			{Name: "jitter", Type: Duration, Max: "60s", Doc: "spread around add, see dist"},
+			{Name: "add", Type: Duration, Required: true, Min: "10us", Max: "60s", Worse: Higher, Doc: "one-way delay added"},
+			{Name: "jitter", Type: Duration, Max: "60s", Worse: Higher, Doc: "spread around add, see dist"},
 			{Name: "dist", Type: Word, Default: "uniform", Words: []string{"uniform", "normal", "pareto"}, Doc: "distribution of the jitter"},
 		},
 	},
@@ -17,7 +17,7 @@ var netKinds = []Kind{
 		Mechanism: "the wire's virtual queue: a finite number of bytes, drained at the limit, tail drop",
 		Probe:     "trains of UDP packets: their dispersion at the receiver",
 		Where:     Links, Params: []Param{
-			{Name: "limit", Type: BitRate, Required: true, Min: "8kbit/s", Max: "10Gbit/s", Doc: "bits on the link per second"},
+			{Name: "limit", Type: BitRate, Required: true, Min: "8kbit/s", Max: "10Gbit/s", Worse: Lower, Doc: "bits on the link per second"},
 			{Name: "queue", Type: ByteSize, Default: "256KiB", Min: "3000B", Max: "64MiB", Doc: "bytes that may wait; what exceeds it is dropped"},
 		},
 	},

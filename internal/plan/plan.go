@@ -81,6 +81,7 @@ type Fault struct {
 	Plane    string        `json:"plane,omitempty"` // peer, client, both
 	Follow   string        `json:"follow,omitempty"`
 	Provider string        `json:"provider,omitempty"` // pins one; empty means chosen by probing
+	Profile  *Profile      `json:"profile,omitempty"`  // nil: the full dose all the time
 	Params   Params        `json:"params"`
 	Line     int           `json:"line"` // in the scenario file
 }
