@@ -184,6 +184,18 @@ func (f *Fault) checkParams(k plan.Kind) (out []problem) {
 			}
 		}
 	}
+	var given []string
+	for _, name := range k.OneOf {
+		if p, _ := param(k, name); f.Params.Has(p.Key()) {
+			given = append(given, name)
+		}
+	}
+	switch {
+	case len(k.OneOf) > 0 && len(given) == 0:
+		out = append(out, problem{path: k.Name, msg: fmt.Sprintf("%s has none of %s", k.Name, strings.Join(k.OneOf, ", ")), hint: "write one of them", needs: []string{k.Name}})
+	case len(given) > 1:
+		out = append(out, problem{path: join(k.Name, given[1]), msg: fmt.Sprintf("%s beside %s; they are two ways to say one thing", given[1], given[0])})
+	}
 	for _, name := range f.Params.Names() {
 		if !known[name] {
 			out = append(out, problem{path: k.Name, msg: fmt.Sprintf("%s has no parameter %q", k.Name, name)})
@@ -206,10 +218,11 @@ func (f *Fault) length() time.Duration {
 func (f *Fault) checkDuration(k plan.Kind, mustEnd bool) (out []problem) {
 	length, every, restart := f.Params.Duration("length"), f.Params.Duration("every"), f.Params.Duration("restart")
 	_, hasLength := param(k, "length")
+	_, hasRestart := param(k, "restart")
 	switch {
 	case f.For == 0 && (!k.Instant || every != 0) && mustEnd:
 		out = append(out, problem{path: "for", msg: fmt.Sprintf("%s does not end by itself: for is missing", k.Name), hint: "write for: 10s", needs: []string{"for", join(k.Name, "every")}})
-	case f.length() == 0 && mustEnd && !hasLength:
+	case f.length() == 0 && mustEnd && hasRestart:
 		out = append(out, problem{path: k.Name, msg: fmt.Sprintf("%s does not end: nothing says when the node comes back", k.Name), hint: "write restart: 3s, or for: 10s", needs: []string{k.Name, "for"}})
 	case hasLength && every == 0 && f.For != 0 && f.For < length:
 		out = append(out, problem{path: "for", msg: fmt.Sprintf("for %s ends before a pause of %s does", quantity.Duration(f.For), quantity.Duration(length))})

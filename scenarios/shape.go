@@ -52,6 +52,8 @@ const (
 	sizePattern     = `^` + numberPattern + ` ?(B|[KMGT]iB|[kMGT]B)$`
 	bitRatePattern  = `^` + numberPattern + ` ?[kMGT]?bit/s$`
 	percentPattern  = `^` + numberPattern + ` ?%$`
+	byteRatePattern = `^` + numberPattern + ` ?([KMG]i)?B/s$`
+	cpusPattern     = `^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$`
 	ratePattern     = `^(` + numberPattern + ` ?k?/s|` + numberPattern + ` ?% of max)$`
 	countPattern    = `^` + numberPattern + ` ?[kM]?$`
 	spreadPattern   = `^(` + numberPattern + ` ?(h|m|s|ms|us|µs|ns))+( ?(±|\+-) ?(` + numberPattern + ` ?(h|m|s|ms|us|µs|ns))+)?$`

@@ -78,6 +78,11 @@ func parseParam(p plan.Param, t string) (any, error) {
 		return wrapAny(quantity.ParseSize(t))
 	case plan.Count:
 		return wrapAny(quantity.ParseCount(t))
+	case plan.ByteRate:
+		return wrapAny(quantity.ParseByteRate(t))
+	case plan.CPUs:
+		_, err := plan.ParseCPUs(t)
+		return t, err
 	case plan.Flag:
 		return t == "true", nil
 	}
@@ -88,6 +93,10 @@ func wrapAny[T any](v T, err error) (any, error) { return v, err }
 
 // outside says that a value is beyond a parameter's bounds; nil if it is not.
 func outside(p plan.Param, v any) error {
+	if p.Type == plan.CPUs {
+		_, err := plan.ParseCPUs(fmt.Sprint(v))
+		return err
+	}
 	number := plan.Params{"v": v}.Float("v")
 	for _, b := range []struct {
 		text string
@@ -123,6 +132,8 @@ func printParam(p plan.Param, v any) string {
 		return quantity.BitRate(int64(number))
 	case plan.ByteSize:
 		return quantity.Size(int64(number))
+	case plan.ByteRate:
+		return quantity.ByteRate(int64(number))
 	}
 	return fmt.Sprint(v)
 }
@@ -142,6 +153,10 @@ func paramExample(p plan.Param) string {
 		return "64KiB"
 	case p.Type == plan.Count:
 		return "8"
+	case p.Type == plan.ByteRate:
+		return "1MiB/s"
+	case p.Type == plan.CPUs:
+		return "0-1"
 	case p.Type == plan.Flag:
 		return "true"
 	case len(p.Words) > 0:
@@ -152,7 +167,7 @@ func paramExample(p plan.Param) string {
 
 var paramPatterns = map[plan.Type]string{
 	plan.Duration: durationPattern, plan.Percent: percentPattern, plan.BitRate: bitRatePattern, plan.ByteSize: sizePattern,
-	plan.Count: countPattern,
+	plan.Count: countPattern, plan.ByteRate: byteRatePattern, plan.CPUs: cpusPattern,
 }
 
 // paramShape is one parameter. The delay of a kind that has jitter may be
@@ -167,6 +182,9 @@ func paramShape(k plan.Kind, p plan.Param, f *Fault) *spec {
 	if spread {
 		sp.leaf.pattern = spreadPattern
 	}
+	// A number without a unit is a number in YAML; its bounds are the schema's, too.
+	sp.leaf.integer = p.Type == plan.Count || p.Type == plan.CPUs
+	sp.leaf.least, sp.leaf.most = 0, 1<<53
 	sp.leaf.set = func(t string) error {
 		if spread {
 			s, err := quantity.ParseSpread(t)

@@ -75,7 +75,8 @@ func needsLength(kind string, words []string) bool {
 			return true
 		}
 	}
-	return kind == "process.kill" && !strings.Contains(strings.Join(words, " "), "restart=")
+	_, restarts := param(k, "restart")
+	return restarts && !strings.Contains(strings.Join(words, " "), "restart=")
 }
 
 // quoted makes any text one YAML scalar; plain words stay plain, so that

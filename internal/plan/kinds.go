@@ -11,6 +11,8 @@ const (
 	Percent  Type = "percent"  // "30%"         → name, float64, 30 means 30 %
 	BitRate  Type = "bitrate"  // "10Mbit/s"    → name_bits_per_s, int64
 	ByteSize Type = "bytes"    // "64KiB"       → name_bytes, int64
+	ByteRate Type = "byterate" // "1MiB/s"      → name_bytes_per_s, int64
+	CPUs     Type = "cpus"     // "0", "0-1,3"  → name, string
 	Word     Type = "word"     // one of Words  → name, string
 	Flag     Type = "flag"     // true or false → name, bool
 	Count    Type = "count"    // "8", "2k"     → name, int64
@@ -57,7 +59,8 @@ type Kind struct {
 	Probe     string // how its dose is measured, independently of that; for the docs
 	Where     Where
 	Params    []Param
-	Instant   bool // needs no `for`
+	Instant   bool     // needs no `for`
+	OneOf     []string // parameters of which exactly one is to be given
 }
 
 // Kinds is the vocabulary of faults. Parser, schema, docs and doctor are loops over it.

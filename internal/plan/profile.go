@@ -134,6 +134,8 @@ func (p Param) Key() string {
 		return p.Name + "_bits_per_s"
 	case ByteSize:
 		return p.Name + "_bytes"
+	case ByteRate:
+		return p.Name + "_bytes_per_s"
 	}
 	return p.Name
 }
