@@ -1,7 +1,9 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -9,6 +11,8 @@ import (
 
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"brownout/internal/sys/unsupported"
 )
 
 // SetCPUQuota lets the group run for percent of one CPU, enforced in periods: it
@@ -136,4 +140,127 @@ func readInt(file string) (int64, error) {
 		return 0, fmt.Errorf("parse %s: %w", file, err)
 	}
 	return n, nil
+}
+
+// Bounds of a group's CPU weight, in v1's unit.
+const (
+	MinShares     = 2
+	DefaultShares = 1024
+	MaxShares     = 262144
+)
+
+// SetCPUShares sets what the group weighs among its siblings when all of them
+// want the CPU, in v1's unit (1024 is what a group weighs by itself). On v2 it
+// is the nearest weight of 1 to 10000.
+func (g *Group) SetCPUShares(shares int) error {
+	if shares < MinShares || shares > MaxShares {
+		return fmt.Errorf("cpu shares of %d: the kernel takes %d to %d", shares, MinShares, MaxShares)
+	}
+	dir, version, err := g.Dir("cpu")
+	if err != nil {
+		return err
+	}
+	file := "cpu.shares"
+	if version == 2 {
+		file, shares = "cpu.weight", min(max(shares*100/DefaultShares, 1), 10_000)
+	}
+	if err := write(filepath.Join(dir, file), strconv.Itoa(shares)); err != nil {
+		return fmt.Errorf("set cpu shares of group %s: %w", g.name, err)
+	}
+	if got, err := readInt(filepath.Join(dir, file)); err != nil || got != int64(shares) {
+		return fmt.Errorf("set cpu shares of group %s to %d: the kernel made it %d (%w)", g.name, shares, got, err)
+	}
+	return nil
+}
+
+// CPUShares reads what [Group.SetCPUShares] set.
+func (g *Group) CPUShares() (int, error) {
+	dir, version, err := g.Dir("cpu")
+	if err != nil {
+		return 0, err
+	}
+	if version == 1 {
+		n, err := readInt(filepath.Join(dir, "cpu.shares"))
+		return int(n), err
+	}
+	n, err := readInt(filepath.Join(dir, "cpu.weight"))
+	return int(n) * DefaultShares / 100, err
+}
+
+// SetCPUBurst lets the group save up unused quota, at most so much, and spend it
+// later beyond its quota. The kernel takes no more than the quota itself
+// (Documentation/scheduler/sched-bwc.rst; Linux 5.14).
+func (g *Group) SetCPUBurst(burst time.Duration) error {
+	dir, version, err := g.Dir("cpu")
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "cpu.cfs_burst_us")
+	if version == 2 {
+		file = filepath.Join(dir, "cpu.max.burst")
+	}
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) && burst == 0 {
+		return nil
+	} else if err != nil {
+		return &unsupported.Error{What: "cpu burst", Why: err.Error(), Cure: "Linux 5.14 or later, or no burst"}
+	}
+	if err := write(file, strconv.FormatInt(burst.Microseconds(), 10)); err != nil {
+		return fmt.Errorf("set cpu burst of group %s to %v: %w", g.name, burst, err)
+	}
+	if got, err := readInt(file); err != nil || got != burst.Microseconds() {
+		return fmt.Errorf("set cpu burst of group %s to %v: the kernel made it %d µs (%w)", g.name, burst, got, err)
+	}
+	return nil
+}
+
+// SetCPUs lets the group run on a list of CPUs only, as in "0" or "0-2,4".
+func (g *Group) SetCPUs(list string) error {
+	dir, version, err := g.Dir("cpuset")
+	if err != nil {
+		return err
+	}
+	if err := write(filepath.Join(dir, "cpuset.cpus"), list); err != nil {
+		return fmt.Errorf("let group %s run on CPUs %s: %w", g.name, list, err)
+	}
+	if version == 2 { // it takes any list, and what comes of it is another file
+		got, err := g.CPUs()
+		if err != nil {
+			return err
+		}
+		if got != list {
+			return fmt.Errorf("let group %s run on CPUs %s: the kernel made it %s", g.name, list, got)
+		}
+	}
+	return nil
+}
+
+// ClearCPUs lets the group run wherever its parent may.
+func (g *Group) ClearCPUs() error {
+	dir, version, err := g.Dir("cpuset")
+	if err != nil {
+		return err
+	}
+	list := ""
+	if version == 1 {
+		b, err := readSmall(filepath.Join(filepath.Dir(dir), "cpuset.cpus"))
+		if err != nil {
+			return err
+		}
+		list = strings.TrimSpace(string(b))
+	}
+	if err := write(filepath.Join(dir, "cpuset.cpus"), list+"\n"); err != nil {
+		return fmt.Errorf("let group %s run anywhere: %w", g.name, err)
+	}
+	return nil
+}
+
+// CPUs returns the list of CPUs that the group may run on.
+func (g *Group) CPUs() (string, error) {
+	dir, version, err := g.Dir("cpuset")
+	if err != nil {
+		return "", err
+	}
+	file := map[int]string{1: "cpuset.cpus", 2: "cpuset.cpus.effective"}[version]
+	b, err := readSmall(filepath.Join(dir, file))
+	return strings.TrimSpace(string(b)), err
 }

@@ -155,6 +155,8 @@ func (g *Group) subsystems() ([]cgroup1.Subsystem, error) {
 				ss = append(ss, cgroup1.NewPids(root))
 			case "blkio":
 				ss = append(ss, cgroup1.NewBlkio(root))
+			case "cpuset": // takes CPUs and memory nodes over from the parent, without which nobody can enter
+				ss = append(ss, cgroup1.NewCpuset(root))
 			}
 		}
 	}
@@ -175,6 +177,11 @@ func (g *Group) create() (err error) {
 			if err := os.MkdirAll(d.path, 0o755); err != nil {
 				return err
 			}
+			if slices.Contains(d.h.controllers, "cpuset") {
+				if err := inheritCPUs(d); err != nil {
+					return err
+				}
+			}
 		default:
 			if err := g.createUnified(d); err != nil {
 				return err
@@ -185,6 +192,36 @@ func (g *Group) create() (err error) {
 		if v := g.host.k.version(d.path); v != d.h.version {
 			return fmt.Errorf("%s is not in a cgroup v%d file system", d.path, d.h.version)
 		}
+	}
+	return nil
+}
+
+// inheritCPUs gives a v1 cpuset and those above it, up to the hierarchy's root,
+// what their parents have: nobody can enter one that is empty.
+func inheritCPUs(d dir) error {
+	rel, err := filepath.Rel(d.h.dir, d.path)
+	if err != nil {
+		return err
+	}
+	at := d.h.dir
+	for part := range strings.SplitSeq(rel, "/") {
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+			b, err := readSmall(filepath.Join(at, file))
+			if err != nil {
+				return err
+			}
+			own := filepath.Join(at, part, file)
+			if has, err := readSmall(own); err != nil || len(strings.TrimSpace(string(has))) > 0 {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			if err := write(own, strings.TrimSpace(string(b))); err != nil {
+				return err
+			}
+		}
+		at = filepath.Join(at, part)
 	}
 	return nil
 }

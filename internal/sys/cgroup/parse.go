@@ -29,7 +29,7 @@ type Controller struct {
 
 // used are the controllers we put groups in where they exist. Others (devices,
 // net_cls, perf_event, ...) are left to the group the process is in anyway.
-var used = []string{"cpu", "cpuacct", "memory", "freezer", "pids", "blkio", "io"}
+var used = []string{"cpu", "cpuacct", "memory", "freezer", "pids", "blkio", "io", "cpuset"}
 
 // A mount is a line of /proc/self/mountinfo that shows a cgroup hierarchy.
 type mount struct {

@@ -148,7 +148,7 @@ func TestLayOut(t *testing.T) {
 				"/sys/fs/cgroup/cpu": 1, "/sys/fs/cgroup/cpuacct": 1, "/sys/fs/cgroup/memory": 1, "/sys/fs/cgroup/freezer": 1,
 				"/sys/fs/cgroup/systemd": 1, "/sys/fs/cgroup/cpuset": 1, "/sys/fs/cgroup/unified": 2,
 			}, offers: "hugetlb"},
-			[]string{"1 /sys/fs/cgroup/cpu cpu", "1 /sys/fs/cgroup/cpuacct cpuacct", "1 /sys/fs/cgroup/memory memory", "1 /sys/fs/cgroup/freezer freezer", "2 /sys/fs/cgroup/unified hugetlb"},
+			[]string{"1 /sys/fs/cgroup/cpu cpu", "1 /sys/fs/cgroup/cpuacct cpuacct", "1 /sys/fs/cgroup/cpuset cpuset", "1 /sys/fs/cgroup/memory memory", "1 /sys/fs/cgroup/freezer freezer", "2 /sys/fs/cgroup/unified hugetlb"},
 		},
 		{
 			"systemd's hybrid: controllers share mounts, optional fields, memory in v2",
