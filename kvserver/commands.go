@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
-
-	"github.com/tidwall/redcon"
 )
 
 // newTable returns the protocol. Names are at most 16 bytes.
@@ -25,7 +23,7 @@ func newTable() table {
 		{name: "session", arity: 2, kind: opSession},
 		{name: "once", arity: -4, parse: parseOnce},
 		{name: "ping", arity: -1, local: ping},
-		{name: "echo", arity: 2, local: func(_ *front, w *redcon.Writer, _ *client, args [][]byte) { w.WriteBulk(args[1]) }},
+		{name: "echo", arity: 2, local: func(_ *front, w *respWriter, _ *client, args [][]byte) { w.bytes(args[1]) }},
 		{name: "quit", arity: -1, barrier: true, local: quit},
 		{name: "select", arity: 2, local: selectDB},
 		{name: "info", arity: -1, local: info},
@@ -41,29 +39,29 @@ func newTable() table {
 	return t
 }
 
-func ping(_ *front, w *redcon.Writer, _ *client, args [][]byte) {
+func ping(_ *front, w *respWriter, _ *client, args [][]byte) {
 	switch len(args) {
 	case 1:
-		w.WriteString("PONG")
+		w.word("PONG")
 	case 2:
-		w.WriteBulk(args[1])
+		w.bytes(args[1])
 	default:
-		w.WriteError("ERR wrong number of arguments for 'ping' command")
+		w.fail("ERR wrong number of arguments for 'ping' command")
 	}
 }
 
-func selectDB(_ *front, w *redcon.Writer, _ *client, args [][]byte) {
+func selectDB(_ *front, w *respWriter, _ *client, args [][]byte) {
 	switch n, err := strconv.Atoi(string(args[1])); {
 	case err != nil:
-		w.WriteError("ERR invalid DB index")
+		w.fail("ERR invalid DB index")
 	case n != 0:
-		w.WriteError("ERR DB index is out of range")
+		w.fail("ERR DB index is out of range")
 	default:
-		w.WriteString("OK")
+		w.word("OK")
 	}
 }
 
-func info(f *front, w *redcon.Writer, _ *client, args [][]byte) {
+func info(f *front, w *respWriter, _ *client, args [][]byte) {
 	all := f.info()
 	if len(args) > 1 && !is(args[1], "all", "everything", "default") {
 		var some strings.Builder
@@ -77,35 +75,35 @@ func info(f *front, w *redcon.Writer, _ *client, args [][]byte) {
 		}
 		all = some.String()
 	}
-	w.WriteBulkString(all)
+	w.bulk(all)
 }
 
 // command is asked by redis-cli for its hints (DOCS) and by libraries for key positions.
-func command(f *front, w *redcon.Writer, _ *client, args [][]byte) {
+func command(f *front, w *respWriter, _ *client, args [][]byte) {
 	if len(args) > 1 && is(args[1], "count") {
-		w.WriteInt(len(f.table))
+		w.number(int64(len(f.table)))
 		return
 	}
 	if len(args) > 1 {
-		w.WriteArray(0)
+		w.array(0)
 		return
 	}
-	w.WriteArray(len(f.table))
+	w.array(len(f.table))
 	for _, name := range sortedKeys(f.table) {
-		w.WriteArray(6) // name, arity, flags, first key, last key, step
-		w.WriteBulkString(name)
-		w.WriteInt(f.table[name].arity)
-		w.WriteArray(0)
-		w.WriteInt(0)
-		w.WriteInt(0)
-		w.WriteInt(0)
+		w.array(6) // name, arity, flags, first key, last key, step
+		w.bulk(name)
+		w.number(int64(f.table[name].arity))
+		w.array(0)
+		w.number(0)
+		w.number(0)
+		w.number(0)
 	}
 }
 
 // config answers what redis-benchmark asks before it starts.
-func config(f *front, w *redcon.Writer, _ *client, args [][]byte) {
+func config(f *front, w *respWriter, _ *client, args [][]byte) {
 	if !is(args[1], "get") || len(args) < 3 {
-		w.WriteError("ERR only CONFIG GET is supported")
+		w.fail("ERR only CONFIG GET is supported")
 		return
 	}
 	known := map[string]string{
@@ -124,66 +122,66 @@ func config(f *front, w *redcon.Writer, _ *client, args [][]byte) {
 			}
 		}
 	}
-	w.WriteArray(len(pairs))
+	w.array(len(pairs))
 	for _, s := range pairs {
-		w.WriteBulkString(s)
+		w.bulk(s)
 	}
 }
 
-func clientCommand(_ *front, w *redcon.Writer, cl *client, args [][]byte) {
+func clientCommand(_ *front, w *respWriter, cl *client, args [][]byte) {
 	switch sub := args[1]; {
 	case is(sub, "id"):
-		w.WriteInt64(cl.id)
+		w.number(cl.id)
 	case is(sub, "getname"):
-		w.WriteBulkString(cl.name)
+		w.bulk(cl.name)
 	case is(sub, "setname") && len(args) == 3 && len(args[2]) <= maxSession:
 		cl.name = string(args[2])
-		w.WriteString("OK")
+		w.word("OK")
 	case is(sub, "setinfo", "no-evict", "no-touch", "reply") && len(args) >= 3 && !is(args[2], "off", "skip"):
-		w.WriteString("OK")
+		w.word("OK")
 	case is(sub, "list", "info"):
-		w.WriteBulkString("id=" + strconv.FormatInt(cl.id, 10) + " addr=" + cl.conn.RemoteAddr().String() + " name=" + cl.name + "\n")
+		w.bulk("id=" + strconv.FormatInt(cl.id, 10) + " addr=" + cl.conn.RemoteAddr().String() + " name=" + cl.name + "\n")
 	default:
-		w.WriteError("ERR unknown subcommand or wrong number of arguments for 'client' command")
+		w.fail("ERR unknown subcommand or wrong number of arguments for 'client' command")
 	}
 }
 
 // hello speaks RESP2 only; clients that ask for more go on without it.
-func hello(f *front, w *redcon.Writer, cl *client, args [][]byte) {
+func hello(f *front, w *respWriter, cl *client, args [][]byte) {
 	if len(args) > 1 && string(args[1]) != "2" {
-		w.WriteError("NOPROTO unsupported protocol version")
+		w.fail("NOPROTO unsupported protocol version")
 		return
 	}
 	if len(args) > 2 && is(args[2], "auth") {
-		w.WriteError("ERR AUTH is not supported")
+		w.fail("ERR AUTH is not supported")
 		return
 	}
 	if len(args) == 4 && is(args[2], "setname") {
 		cl.name = string(args[3])
 	}
-	w.WriteArray(14)
+	w.array(14)
 	for _, s := range []string{"server", "kvserver", "version", redisVersion, "proto"} {
-		w.WriteBulkString(s)
+		w.bulk(s)
 	}
-	w.WriteInt(2)
-	w.WriteBulkString("id")
-	w.WriteInt64(cl.id)
+	w.number(2)
+	w.bulk("id")
+	w.number(cl.id)
 	for _, s := range []string{"mode", "standalone", "role", f.role(), "modules"} {
-		w.WriteBulkString(s)
+		w.bulk(s)
 	}
-	w.WriteArray(0)
+	w.array(0)
 }
 
-func quit(_ *front, w *redcon.Writer, cl *client, _ [][]byte) {
-	w.WriteString("OK")
+func quit(_ *front, w *respWriter, cl *client, _ [][]byte) {
+	w.word("OK")
 	cl.quit = true
 }
 
 // stale switches a connection to local reads, as a Redis Cluster client asks a replica.
-func stale(v bool) func(*front, *redcon.Writer, *client, [][]byte) {
-	return func(_ *front, w *redcon.Writer, cl *client, _ [][]byte) {
+func stale(v bool) func(*front, *respWriter, *client, [][]byte) {
+	return func(_ *front, w *respWriter, cl *client, _ [][]byte) {
 		cl.stale = v
-		w.WriteString("OK")
+		w.word("OK")
 	}
 }
 

@@ -4,7 +4,7 @@
 //
 // # The way of a write
 //
-// A connection's pipeline is read (front.go) and parsed (resp.go, commands.go),
+// A connection's pipeline is read (front.go, respreader.go) and understood (resp.go, commands.go),
 // its writes join the proposer's queue together (proposer.go), the proposer puts everything that waits into
 // one Raft entry (entry.go), Raft stores and replicates it through the wrapped
 // log store and transport (logstore.go, transport.go), every node applies it

@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
-
-	"github.com/tidwall/redcon"
 )
 
 // A front serves the Redis protocol. Every connection has a reader, which
@@ -73,7 +70,7 @@ func (f *front) accept(wg *sync.WaitGroup, conn net.Conn) {
 	}
 	f.clients.Add(1)
 	cl := &client{
-		id: f.accepted.Add(1), conn: conn, w: redcon.NewWriter(conn),
+		id: f.accepted.Add(1), conn: conn, in: newRespReader(conn), w: &respWriter{w: conn},
 		finished: make(chan struct{}, 1), room: make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	cl.own.call = newCall(make(chan struct{}, 1))
@@ -84,8 +81,11 @@ func (f *front) accept(wg *sync.WaitGroup, conn net.Conn) {
 	wg.Go(func() { f.write(cl) })
 }
 
-// maxPending bounds the runs of writes of one connection that wait for their answers.
-const maxPending = 64
+// What one connection may have waiting for answers: runs of writes, and their bytes.
+const (
+	maxPending      = 64
+	maxPendingBytes = 2 * maxRequest
+)
 
 // A client is one connection's state.
 type client struct {
@@ -93,17 +93,19 @@ type client struct {
 	conn net.Conn
 
 	// The reader's own.
+	in    *respReader
 	stale bool // READONLY: reads are local
 	quit  bool
 	own   run // what needs no writer
 	plan  []step
 
 	wmu  sync.Mutex // guards w and name
-	w    *redcon.Writer
+	w    *respWriter
 	name string
 
 	mu      sync.Mutex // guards what follows
 	pending []*run     // writes, in the order of arrival
+	bytes   int        // what they hold
 	free    []*run
 
 	finished chan struct{} // something in pending may have become answerable
@@ -116,6 +118,7 @@ type run struct {
 	class class
 	plan  []step
 	call  *call
+	bytes int // of the arguments
 }
 
 type class uint8
@@ -128,27 +131,13 @@ const (
 
 // read reads commands until the connection ends, then waits for their answers.
 func (f *front) read(cl *client) {
-	rd := redcon.NewReader(cl.conn)
-	for !cl.quit {
-		cmds, err := rd.ReadCommands()
-		if err != nil {
-			if strings.HasPrefix(err.Error(), "Protocol error") {
-				f.begin(cl, []step{{bad: "ERR " + err.Error()}})
-			}
-			break
+	for err := error(nil); err == nil && !cl.quit; {
+		if err = cl.in.fill(); err == nil {
+			err = f.serveBuffered(cl)
 		}
-		f.commands.Add(uint64(len(cmds)))
-		cl.plan = cl.plan[:0]
-		for i := range cmds {
-			cl.plan = append(cl.plan, f.table.parse(cmds[i].Args))
-		}
-		for plan := cl.plan; len(plan) > 0 && !cl.quit; {
-			plan = plan[f.begin(cl, plan):]
-		}
-		clear(cl.plan)
 		cl.flush()
 	}
-	cl.drain(0)
+	cl.drain(0, 0)
 	cl.flush()
 	close(cl.over)
 	cl.conn.Close()
@@ -156,6 +145,34 @@ func (f *front) read(cl *client) {
 	delete(f.conns, cl)
 	f.mu.Unlock()
 	f.clients.Add(-1)
+}
+
+// serveBuffered does all commands that have been read in full.
+func (f *front) serveBuffered(cl *client) error {
+	for !cl.quit {
+		var err error
+		cl.plan = cl.plan[:0]
+		for len(cl.plan) < maxBurst && err == nil {
+			var args [][]byte
+			if args, err = cl.in.next(); args == nil {
+				break
+			}
+			cl.plan = append(cl.plan, f.table.parse(args))
+		}
+		f.commands.Add(uint64(len(cl.plan)))
+		if isProtocol(err) {
+			cl.plan = append(cl.plan, step{bad: "ERR " + err.Error()})
+		}
+		for plan := cl.plan; len(plan) > 0 && !cl.quit; {
+			plan = plan[f.begin(cl, plan):]
+		}
+		more := len(cl.plan) >= maxBurst
+		clear(cl.plan)
+		if !more || err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // begin does the reads or starts the writes at the head of plan that belong
@@ -167,11 +184,11 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 	local := cl.stale || f.c.Reads == "local"
 	n, class := cut(plan, local)
 	if class == classWrite {
-		cl.drain(maxPending - 1)
+		cl.drain(maxPending-1, maxPendingBytes)
 		f.start(cl, plan[:n])
 		return n
 	}
-	cl.drain(0)
+	cl.drain(0, 0)
 	r := &cl.own
 	r.class, r.plan = class, plan[:n]
 	r.call.fill(r.plan)
@@ -193,7 +210,11 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 // start proposes a run of writes. The writer will answer it.
 func (f *front) start(cl *client, plan []step) {
 	r := cl.next()
-	r.class, r.plan = classWrite, append(r.plan[:0], plan...)
+	r.class, r.plan, r.bytes = classWrite, append(r.plan[:0], plan...), 0
+	for i := range plan {
+		r.bytes += plan[i].bytes
+	}
+	cl.in.pin()
 	r.call.fill(r.plan)
 	if refused := f.writes.submit(r.call); refused != "" {
 		r.call.fail(refused)
@@ -201,6 +222,7 @@ func (f *front) start(cl *client, plan []step) {
 	f.pending.Add(1)
 	cl.mu.Lock()
 	cl.pending = append(cl.pending, r)
+	cl.bytes += r.bytes
 	cl.mu.Unlock()
 	if r.call.finished.Load() { // perhaps before it was pending
 		nudge(cl.finished)
@@ -267,13 +289,12 @@ func (f *front) write(cl *client) {
 			f.answer(cl, r)
 			cl.mu.Lock()
 			cl.pending = append(cl.pending[:0], cl.pending[1:]...)
+			cl.bytes -= r.bytes
 			cl.mu.Unlock()
 			cl.recycle(r)
 			f.pending.Add(-1)
 		}
-		if len(cl.w.Buffer()) > 0 {
-			cl.w.Flush() // an error ends the reader too
-		}
+		cl.w.flush()
 		cl.wmu.Unlock()
 		nudge(cl.room)
 	}
@@ -293,7 +314,7 @@ func (f *front) answer(cl *client, r *run) {
 		switch s := &r.plan[i]; {
 		case s.bad != "":
 			f.failures.Add(1)
-			cl.w.WriteError(s.bad)
+			cl.w.fail(s.bad)
 		case s.op.kind == 0:
 			s.spec.local(f, cl.w, cl, s.args)
 		default:
@@ -305,24 +326,24 @@ func (f *front) answer(cl *client, r *run) {
 	clear(c.ops)
 }
 
-func (f *front) reply(w *redcon.Writer, r *result) {
+func (f *front) reply(w *respWriter, r *result) {
 	switch r.code {
 	case resOK:
-		w.WriteString("OK")
+		w.word("OK")
 	case resNil:
-		w.WriteNull()
+		w.null()
 	case resInt:
-		w.WriteInt64(r.n)
+		w.number(r.n)
 	case resBulk:
-		w.WriteBulkString(r.s)
+		w.bulk(r.s)
 	case resList:
-		w.WriteArray(len(r.list))
+		w.array(len(r.list))
 		for i := range r.list {
 			f.reply(w, &r.list[i])
 		}
 	default:
 		f.failures.Add(1)
-		w.WriteError(r.s)
+		w.fail(r.s)
 	}
 }
 
@@ -339,6 +360,9 @@ func (cl *client) next() *run {
 }
 
 func (cl *client) recycle(r *run) {
+	if cap(r.plan) > maxBurst/8 {
+		return // one long pipeline must not cost its memory for ever
+	}
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	cl.free = append(cl.free, r)
@@ -353,12 +377,13 @@ func (cl *client) head() *run {
 	return cl.pending[0]
 }
 
-// drain waits until at most n runs of writes are under way. The proposer answers
-// everything within Config.Timeout, so it does end.
-func (cl *client) drain(n int) {
+// drain waits until at most n runs of writes are under way, and hold no more
+// than so many bytes. The proposer answers everything within Config.Timeout, so
+// it does end.
+func (cl *client) drain(n, bytes int) {
 	for {
 		cl.mu.Lock()
-		enough := len(cl.pending) <= n
+		enough := len(cl.pending) <= n && cl.bytes <= bytes
 		cl.mu.Unlock()
 		if enough {
 			return
@@ -371,9 +396,7 @@ func (cl *client) drain(n int) {
 func (cl *client) flush() {
 	cl.wmu.Lock()
 	defer cl.wmu.Unlock()
-	if len(cl.w.Buffer()) > 0 {
-		cl.w.Flush() // the next read finds out about an error
-	}
+	cl.w.flush()
 }
 
 func nudge(c chan struct{}) {

@@ -4,17 +4,16 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
-
-	"github.com/tidwall/redcon"
 )
 
 // A step is one command of a pipeline, parsed.
 type step struct {
-	spec *spec
-	args [][]byte
-	op   op
-	bad  string // refused before it was tried
-	at   int    // its place in the call that carries it
+	spec  *spec
+	args  [][]byte
+	op    op
+	bad   string // refused before it was tried
+	at    int    // its place in the call that carries it
+	bytes int    // of its arguments
 }
 
 // A spec is one word of the protocol.
@@ -24,7 +23,7 @@ type spec struct {
 	kind    opKind
 	barrier bool // runs alone, after everything before it has been answered
 	parse   func(t table, args [][]byte) (op, string)
-	local   func(f *front, w *redcon.Writer, cl *client, args [][]byte) // answered here and now
+	local   func(f *front, w *respWriter, cl *client, args [][]byte) // answered here and now
 }
 
 // A table holds the protocol's words by name.
@@ -32,6 +31,14 @@ type table map[string]*spec
 
 // parse finds out what a command means. args[0] is its name.
 func (t table) parse(args [][]byte) step {
+	s := t.meaning(args)
+	for _, a := range args {
+		s.bytes += len(a)
+	}
+	return s
+}
+
+func (t table) meaning(args [][]byte) step {
 	if len(args) == 0 {
 		return step{bad: "ERR unknown command ''"}
 	}
@@ -124,7 +131,7 @@ func parseOnce(t table, args [][]byte) (op, string) {
 	if err != nil || seq == 0 {
 		return op{}, "ERR sequence number is not a positive integer"
 	}
-	in := t.parse(args[3:])
+	in := t.meaning(args[3:])
 	switch {
 	case in.bad != "":
 		return op{}, in.bad
