@@ -96,10 +96,11 @@ type life struct {
 	done    chan struct{} // closed when it is gone
 
 	// Guarded by Nemesis.mu.
-	inForce bool
-	site    Site
-	state   State
-	failure error
+	inForce  bool
+	severity float64 // of a profile
+	site     Site
+	state    State
+	failure  error
 }
 
 func newNemesis(ctx context.Context, at mechanisms, c clock.Clock, seed uint64, emit func(run.Event)) *Nemesis {
@@ -318,10 +319,21 @@ func (n *Nemesis) begin(ctx context.Context, f plan.Fault) (*life, context.Conte
 	by := n.chosen[f.ID].candidate
 	l := &life{
 		Fault: f, by: by, cancel: cancel, fired: make(chan struct{}), done: make(chan struct{}),
-		state: State{ID: f.ID, Kind: f.Kind, Provider: by.name, Requested: f.Params, Bit: run.BitUnmeasured},
+		state: State{ID: f.ID, Kind: f.Kind, Provider: by.name, Bit: run.BitUnmeasured},
 	}
+	l.state.Requested = l.requested()
 	n.lives = append(n.lives, l)
 	return l, ctx
+}
+
+// requested is the dose with its profile, for events and results.
+func (l *life) requested() Dose {
+	if l.Profile == nil {
+		return l.Params
+	}
+	d := l.Params.Clone()
+	d["profile"] = l.Profile.String()
+	return d
 }
 
 // live plays one fault from its start to its end.
@@ -445,7 +457,7 @@ func (n *Nemesis) resolve(ctx context.Context, l *life) (*aim, error) {
 func (n *Nemesis) hold(ctx context.Context, l *life, a *aim) {
 	for first := true; a != nil; first = false {
 		n.inForce(l, a.site, true) // before it is, so that no meter takes it for its own
-		inj, err := l.by.Inject(ctx, a.site, l.Params)
+		inj, err := n.inject(ctx, l, a.site)
 		if err != nil {
 			n.inForce(l, a.site, false)
 			a.close()
@@ -457,7 +469,7 @@ func (n *Nemesis) hold(ctx context.Context, l *life, a *aim) {
 		if first {
 			n.emit(run.Event{
 				T: n.now(), Type: run.FaultFired, Fault: l.ID, Kind: l.Kind, Nodes: a.site.Names(), Provider: l.by.name,
-				Requested: l.Params, Text: selector(l.Fault),
+				Requested: l.requested(), Text: selector(l.Fault),
 			})
 			close(l.fired)
 		}
@@ -472,7 +484,10 @@ func (n *Nemesis) stint(ctx context.Context, l *life, a *aim, inj Injection) (ne
 	over, end := n.until(ctx, l, inj)
 	defer end()
 	looks := make(chan *look, 1)
-	go func() { looks <- n.measure(over, l, a) }()
+	go func() {
+		c, _ := inj.(*course)
+		looks <- n.measure(over, l, a, c)
+	}()
 	follow := make(chan bool, 1)
 	go func() { follow <- n.watchRole(over, l, a, end) }()
 	<-over.Done()
@@ -562,8 +577,9 @@ type look struct {
 const margin = 10 * time.Millisecond
 
 // measure lets the meter look while the fault is in force and the other faults
-// that it would see as well are as they were when it began.
-func (n *Nemesis) measure(ctx context.Context, l *life, a *aim) *look {
+// that it would see as well are as they were when it began. A fault that follows
+// a course is measured at its peak, and looked for between its turns.
+func (n *Nemesis) measure(ctx context.Context, l *life, a *aim, c *course) *look {
 	began := n.clock.Now()
 	seen := &look{bit: run.BitUnmeasured, why: a.why}
 	defer func() { seen.at = n.clock.Now(); seen.took = seen.at - began }()
@@ -582,11 +598,35 @@ func (n *Nemesis) measure(ctx context.Context, l *life, a *aim) *look {
 	others := n.disturbing(l, a.site)
 	note := beside(a.beside, others)
 	told := false
-	for length := firstLook; ; length *= 2 {
+	dose := l.Params
+	var between turns
+	if c != nil {
+		defer func() { between.judge(seen); n.see(l, seen) }()
+		dose = c.kind.At(dose, l.Profile.Peak())
+	}
+	length := firstLook
+	for {
 		window, cancel := n.undisturbed(ctx, l, a.site, others)
+		if c != nil {
+			turn, healthy, over := c.window(window)
+			if healthy {
+				between.look(turn, a.meter)
+				over()
+				cancel()
+				if ctx.Err() != nil {
+					return seen
+				}
+				continue
+			}
+			sleep(turn, settle)
+			window, cancel = turn, func(undisturbed context.CancelFunc) context.CancelFunc {
+				return func() { over(); undisturbed() }
+			}(cancel)
+		}
 		limited, stop := context.WithTimeout(window, length)
-		r, answer, err := a.meter.Measure(limited, l.Params)
+		r, answer, err := a.meter.Measure(limited, dose)
 		early := limited.Err() == nil // it has seen enough
+		early = early && (c == nil || !l.Profile.OnOff() || between.away+between.still > 0)
 		stop()
 		cancel()
 		switch {
@@ -609,6 +649,7 @@ func (n *Nemesis) measure(ctx context.Context, l *life, a *aim) *look {
 				Text: seen.why, Data: map[string]any{"final": false},
 			})
 		}
+		length *= 2
 	}
 }
 
@@ -653,7 +694,11 @@ func (n *Nemesis) disturbing(l *life, site Site) []string {
 func (n *Nemesis) disturbingLocked(l *life, site Site) (ids []string) {
 	for _, o := range n.lives {
 		if o != l && o.inForce && disturbs(l.Kind, site, o.Kind, o.site) {
-			ids = append(ids, o.ID+" "+o.Kind)
+			id := o.ID + " " + o.Kind
+			if o.Profile != nil {
+				id += fmt.Sprintf(" at %.0f%%", o.severity*100)
+			}
+			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)

@@ -68,8 +68,11 @@ func (s *stage) meter(kind string, site Site, _ Dose) (Meter, error) {
 func (s *stage) Probe(context.Context) error { return s.probe }
 
 func (s *stage) Inject(_ context.Context, site Site, d Dose) (Injection, error) {
-	if s.refuse != nil {
-		return nil, s.refuse
+	s.mu.Lock()
+	refuse := s.refuse
+	s.mu.Unlock()
+	if refuse != nil {
+		return nil, refuse
 	}
 	name := strings.Join(site.Names(), " ")
 	s.note("inject %s", name)
@@ -88,7 +91,11 @@ type stageInjection struct {
 	name string
 }
 
-func (i *stageInjection) Set(context.Context, Dose) error { return nil }
+func (i *stageInjection) Set(_ context.Context, d Dose) error {
+	i.s.note("set %s %v", i.name, d.Duration("add"))
+	return nil
+}
+
 func (i *stageInjection) Heal(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -76,6 +76,11 @@ func describe(e run.Event) string {
 		return fmt.Sprintf("▼ %s %s  %s by %s  %s", e.Fault, e.Kind, strings.Join(e.Nodes, " "), e.Provider, values(e.Requested))
 	case run.FaultMeasured:
 		return fmt.Sprintf("  %s %s  bit: %s  %s", e.Fault, e.Kind, e.Bit, e.Text)
+	case run.FaultChanged:
+		// The ends of its range only: a sine has forty levels.
+		if v := e.Data["severity"]; v == 0.0 || v == 1.0 {
+			return fmt.Sprintf("  %s %s  at %.0f%% of its dose", e.Fault, e.Kind, v.(float64)*100)
+		}
 	case run.FaultHealed:
 		return fmt.Sprintf("▲ %s %s  healed", e.Fault, e.Kind)
 	case run.FaultVerified:

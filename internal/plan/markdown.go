@@ -31,6 +31,23 @@ Selectors: ` + "`n3`, `n1,n2`, `leader`, `follower`, `one follower`, `followers`
 moves the fault with the role. ` + "`provider`" + ` pins a mechanism; ` + "`brownout doctor`" + ` lists them.
 Faults on the same link or node add up: delays add, the lowest rate or quota wins,
 a cut beats all. What a wire holds when a delay is healed is let go at once, in order.
+
+Without a ` + "`profile`" + ` a fault has its full dose from its start to its end. With one, its
+severity goes over time; the dose is measured while it is highest, each change is an event:
+
+    - {at: 0s, for: 20s, profile: {ramp: 5s}, net.delay: {from: leader, to: followers, add: 20ms}}
+
+| profile | severity |
+|---|---|
+| ` + "`{ramp: 5s}`" + ` | from nothing to the full dose in this time, then on |
+| ` + "`{step: 4, every: 2s}`" + ` | equal steps up to the full dose |
+| ` + "`{sine: 4s}`" + ` | from nothing to the full dose and back, once in this time |
+| ` + "`{flap: 2s, duty: 50%}`" + ` | the full dose for this share of each turn, nothing for the rest; its meter looks that it is away then |
+| ` + "`{trace: \"0s 10%, 2s 100%, 4s 0%\"}`" + ` | a recorded course |
+
+Half the severity halves a delay and doubles a limit: the parameters marked ↑ and ↓ below.
+Faults without such a parameter take ` + "`flap`" + ` and traces of 0% and 100%. By hand:
+` + "`profile.flap=2s`" + `.
 `)
 	for _, k := range Kinds {
 		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n", k.Name, upper(k.Doc))
@@ -50,7 +67,8 @@ a cut beats all. What a wire holds when a delay is healed is let go at once, in 
 			b.WriteString("| `plane` | word | peer | peer, client, both | traffic between nodes, with clients, or both |\n")
 		}
 		for _, p := range k.Params {
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", p.Name, p.kind(), p.Default, p.bounds(), p.Doc)
+			mark := map[Worse]string{Higher: " ↑", Lower: " ↓"}[p.Worse]
+			fmt.Fprintf(&b, "| `%s`%s | %s | %s | %s | %s |\n", p.Name, mark, p.kind(), p.Default, p.bounds(), p.Doc)
 		}
 	}
 	_, err := io.WriteString(w, b.String())

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"math"
 	"time"
 )
@@ -21,6 +22,21 @@ type Profile struct {
 type Point struct {
 	At       time.Duration `json:"at_ns"`
 	Severity float64       `json:"severity"`
+}
+
+// String writes a profile as a scenario does, without braces.
+func (p *Profile) String() string {
+	switch {
+	case p.Ramp > 0:
+		return fmt.Sprintf("ramp: %s", p.Ramp)
+	case p.Step > 0:
+		return fmt.Sprintf("step: %d, every: %s", p.Step, p.Every)
+	case p.Sine > 0:
+		return fmt.Sprintf("sine: %s", p.Sine)
+	case p.Flap > 0:
+		return fmt.Sprintf("flap: %s, duty: %g%%", p.Flap, p.Duty*100)
+	}
+	return fmt.Sprintf("trace of %d points", len(p.Trace))
 }
 
 // grain is how finely what changes without a break is cut: a ramp has so many

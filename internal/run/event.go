@@ -14,6 +14,7 @@ const (
 	FaultHealed   EventType = "fault.healed"   // Fault: the mechanism was taken away
 	FaultVerified EventType = "fault.verified" // Fault, Healed yes/no, Measured, Text: the meter saw it gone
 	FaultFailed   EventType = "fault.failed"   // Fault, Text: could not be applied or healed
+	FaultChanged  EventType = "fault.changed"  // Fault, Data: severity, 0..1 of the dose requested, by the fault's profile
 	RoleMoved     EventType = "fault.role"     // Fault, Text: the node no longer has the role that selected it
 	LeaderChanged EventType = "leader"         // Node = new leader ("" for none), Data: term
 	NodeStarted   EventType = "node.started"   // Node

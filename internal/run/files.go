@@ -114,7 +114,7 @@ func writeWhole(path string, v any) error {
 }
 
 var eventTypes = []EventType{
-	PhaseStarted, LoadStarted, LoadEnded, FaultFired, FaultMeasured, FaultHealed, FaultVerified, FaultFailed, RoleMoved,
+	PhaseStarted, LoadStarted, LoadEnded, FaultFired, FaultMeasured, FaultHealed, FaultVerified, FaultFailed, FaultChanged, RoleMoved,
 	LeaderChanged, NodeStarted, NodeReady, NodeExited, TestbedFailed, HostNoise, WireReport, Interrupted, RunEnded, Note,
 }
 
