@@ -6,7 +6,7 @@ export CGO_ENABLED = 0
 # sudo often hides the usual place of Go.
 export PATH := $(PATH):/usr/local/go/bin
 
-.PHONY: help build demo test unit bench fuzz lint fmt ci clean
+.PHONY: help build demo test unit bench fuzz container lint fmt ci clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
@@ -29,15 +29,19 @@ bench: build ## benchmarks: ratios within one run (root)
 fuzz: ## every fuzz target for FUZZTIME each (default 20s)
 	@GO="$(GO)" .ci/fuzz
 
+container: build ## the demo in a privileged container, exit 5 with the reason in others (root, podman)
+	@.ci/container
+
 lint: ## gofumpt, go vet, staticcheck, tidy modules, other systems still compile
 	@GO="$(GO)" .ci/lint
 
 fmt: ## format all files as lint wants them
 	@$(GO) tool gofumpt -w $$(git ls-files '*.go')
 
-ci: ## what .ci/run calls: lint, then the README's test command
+ci: ## what .ci/run calls: lint, the README's test command, then containers
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory container
 
 clean: ## remove what was built; `brownout clean` is for what a dead run left on the host
 	@rm -rf bin
