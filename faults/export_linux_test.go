@@ -27,3 +27,13 @@ func (b Bench) Applied(l Link) wire.Impairment {
 	to, _ := b.Cluster.Index(l.To)
 	return b.Cluster.Switch().Impairment(from, to)
 }
+
+// ShareMeters are those of faults that hit a share of the packets, whoever gives them.
+var ShareMeters = map[string]func(*bench, Site, Dose) (Meter, error){
+	"net.loss": meterLoss, "net.duplicate": meterDuplicate, "net.reorder": meterReorder, "net.corrupt": meterCorrupt,
+}
+
+// MeterBy makes one of them.
+func (b Bench) MeterBy(m func(*bench, Site, Dose) (Meter, error), s Site, d Dose) (Meter, error) {
+	return m(b.bench, s, d)
+}

@@ -3,8 +3,6 @@ package faults
 import (
 	"context"
 	"fmt"
-	"math"
-	"time"
 
 	"brownout/cluster"
 	"brownout/internal/wire"
@@ -118,18 +116,8 @@ func (b *bench) asked(l Link) bool {
 	return len(b.links.entries[l]) > 0
 }
 
-// expectedDelay is the median and the standard deviation that a delay adds;
-// sure is false if the distribution is cut off at zero, so that neither holds.
-func expectedDelay(d Dose) (median, sd time.Duration, sure bool) {
-	add, jitter := d.Duration("add"), d.Duration("jitter")
-	switch wire.Dist(d.String("dist")) {
-	case wire.Normal:
-		return add, jitter, jitter*2 <= add
-	case wire.Pareto:
-		// Shape 3: mean 3/2 m, variance 3/4 m², median 2^(1/3) m.
-		shift := (1.5 - math.Cbrt(2)) / math.Sqrt(0.75)
-		return add - time.Duration(shift*float64(jitter)), jitter, jitter*4 <= 5*add
-	default:
-		return add, time.Duration(float64(jitter) / math.Sqrt(3)), jitter <= add
-	}
+// lossOf is what a dose of net.loss asks for.
+func lossOf(d Dose) (wire.Impairment, error) {
+	imp := wire.Impairment{Loss: d.Float("percent") / 100}
+	return imp, imp.Validate()
 }

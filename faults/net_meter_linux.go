@@ -2,260 +2,33 @@ package faults
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"brownout/cluster"
-	"brownout/internal/sys/netns"
+	"brownout/internal/wire"
 )
 
-// Probes are UDP datagrams between sockets opened inside the very namespaces
-// whose links are hurt. They carry the time at which they were sent; the time at
-// which they arrived is the receiving kernel's (SO_TIMESTAMPNS), so that it does
-// not matter how late this process is told. Both are the host's clock.
-const (
-	probeMagic  = 0xb0b0_0001
-	probeSize   = 64                    // bytes of payload
-	maxProbes   = 1 << 14               // kept for each link; older ones are forgotten
-	probePace   = 100                   // probes a second on a link,
-	probeSum    = 1000                  // and on all links of a fault together
-	probeSkip   = time.Millisecond      // before the end of a look: on their way when it ended
-	probeRead   = 10 * time.Millisecond // between two looks at what arrived
-	probeBuffer = 2 << 20               // of a receiver, for what arrives in between
-)
-
-// A prober sends probes on links and keeps what became of them.
-type prober struct {
-	links []Link
-	ends  map[string]*end
-
-	mu    sync.Mutex
-	sent  [][]datagram // by link
-	first []uint32     // number of the first probe that is kept
-	bytes int64        // sent in all, Ethernet headers included
-
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-}
-
-type datagram struct {
-	sent    time.Time     // monotonic
-	wall    time.Duration // CLOCK_REALTIME
-	arrived time.Duration // CLOCK_REALTIME; 0 while it has not
-}
-
-// An end is one socket for all probes from and to one endpoint. It is not the
-// runtime's: nobody waits for it, because the kernel stamps what arrives, and
-// to be woken by every probe would cost more, and disturb more, than the probe.
-type end struct {
-	name string
-	addr unix.SockaddrInet4
-	mu   sync.Mutex // one reader at a time
-	fd   int
-}
-
-// openProbes opens sockets at all ends of links.
-func openProbes(b *bench, links []Link) (_ *prober, err error) {
-	p := &prober{
-		links: links, ends: map[string]*end{},
-		sent: make([][]datagram, len(links)), first: make([]uint32, len(links)),
-	}
-	defer func() {
-		if err != nil {
-			p.close()
-		}
-	}()
-	for _, l := range links {
-		for _, name := range []string{l.From, l.To} {
-			if p.ends[name] != nil {
-				continue
-			}
-			index, ns, err := b.endpoint(name)
-			if err != nil {
-				return nil, err
-			}
-			e := &end{name: name, addr: unix.SockaddrInet4{Addr: cluster.IP4(index).As4()}}
-			if err := netns.Do(ns, e.open); err != nil {
-				return nil, fmt.Errorf("open probe at %s: %w", name, err)
-			}
-			p.ends[name] = e
-		}
-	}
-	return p, nil
-}
-
-// open makes the socket in the namespace of the calling thread, and asks the
-// kernel for the time at which each datagram came in.
-func (e *end) open() (err error) {
-	e.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(
-		unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
-		unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, probeBuffer),
-		unix.Bind(e.fd, &e.addr),
-	)
-	if err == nil {
-		var at unix.Sockaddr
-		if at, err = unix.Getsockname(e.fd); err == nil {
-			e.addr = *at.(*unix.SockaddrInet4)
-		}
-	}
-	if err != nil {
-		unix.Close(e.fd)
-	}
-	return err
-}
-
-// start collects what arrives, and sends with tick, which is called so many
-// times a second.
-func (p *prober) start(perSecond float64, tick func(n int)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	p.cancel = cancel
-	p.wg.Go(func() {
-		for sleep(ctx, probeRead) {
-			p.read()
-		}
-	})
-	p.wg.Go(func() {
-		t := time.NewTicker(time.Duration(float64(time.Second) / perSecond))
-		defer t.Stop()
-		for n := 0; ; n++ {
-			select {
-			case <-ctx.Done():
-				return
-			case <-t.C:
-				tick(n)
-			}
-		}
-	})
-}
-
-func (p *prober) close() {
-	if p.cancel != nil {
-		p.cancel()
-	}
-	p.wg.Wait()
-	for _, e := range p.ends {
-		unix.Close(e.fd)
-	}
-}
-
-func wallNow() time.Duration { return time.Duration(time.Now().UnixNano()) }
-
-// send sends one probe of size bytes of payload on link i. One that cannot be
-// sent is one that does not arrive.
-func (p *prober) send(i, size int) {
-	l := p.links[i]
-	var buf [1472]byte
-	p.mu.Lock()
-	if len(p.sent[i]) == maxProbes {
-		p.sent[i] = append(p.sent[i][:0], p.sent[i][maxProbes/2:]...)
-		p.first[i] += maxProbes / 2
-	}
-	number := p.first[i] + uint32(len(p.sent[i]))
-	binary.BigEndian.PutUint32(buf[0:], probeMagic)
-	binary.BigEndian.PutUint32(buf[4:], uint32(i))
-	binary.BigEndian.PutUint32(buf[8:], number)
-	p.sent[i] = append(p.sent[i], datagram{sent: time.Now(), wall: wallNow()})
-	p.bytes += int64(size + headers)
-	p.mu.Unlock()
-	to := p.ends[l.To].addr // a copy: the library writes into it
-	_ = unix.Sendto(p.ends[l.From].fd, buf[:size], unix.MSG_DONTWAIT, &to)
-}
-
-// headers of a probe: Ethernet, IPv4, UDP.
-const headers = 14 + 20 + 8
-
-// read takes all that has arrived.
-func (p *prober) read() {
-	for _, e := range p.ends {
-		p.readEnd(e)
-	}
-}
-
-func (p *prober) readEnd(e *end) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var buf [1500]byte
-	var oob [128]byte
-	for {
-		n, oobn, _, _, err := unix.Recvmsg(e.fd, buf[:], oob[:], unix.MSG_DONTWAIT)
-		switch {
-		case errors.Is(err, unix.EAGAIN):
-			return
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNREFUSED): // of a probe to a place that is closed
-			continue
-		case err != nil:
-			return
-		case n < 12 || binary.BigEndian.Uint32(buf[:]) != probeMagic:
-			continue // somebody else's
-		}
-		at := arrivalOf(oob[:oobn])
-		i, number := int(binary.BigEndian.Uint32(buf[4:])), binary.BigEndian.Uint32(buf[8:])
-		p.mu.Lock()
-		if i < len(p.links) && p.links[i].To == e.name && number >= p.first[i] && number-p.first[i] < uint32(len(p.sent[i])) {
-			if d := &p.sent[i][number-p.first[i]]; d.arrived == 0 { // the first copy counts
-				d.arrived = at
-			}
-		}
-		p.mu.Unlock()
-	}
-}
-
-// arrivalOf returns the kernel's time stamp, or now.
-func arrivalOf(oob []byte) time.Duration {
-	for len(oob) > 0 {
-		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
-		if err != nil {
-			break
-		}
-		if h.Level == unix.SOL_SOCKET && h.Type == unix.SO_TIMESTAMPNS && len(data) >= 16 {
-			return time.Duration(binary.NativeEndian.Uint64(data))*time.Second + time.Duration(binary.NativeEndian.Uint64(data[8:]))
-		}
-		oob = rest
-	}
-	return wallNow()
-}
-
-// look returns the probes of a link that were sent within w, and either
-// arrived within it or had patience to do so.
-func (p *prober) look(i int, w spans, patience time.Duration) (out []owd) {
-	p.read()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, pr := range p.sent[i] {
-		o := owd{sent: pr.sent, delay: pr.arrived - pr.wall, lost: pr.arrived == 0}
-		if o.lost {
-			o.delay = patience
-		}
-		if w.hold(pr.sent, pr.sent.Add(o.delay)) {
-			out = append(out, o)
-		}
-	}
-	return out
-}
-
-// A linkMeter is what the meters of delays and partitions have in common: it
-// sends probes on every link of the site and on its reverse from the baseline
-// to the end.
+// A linkMeter is what the meters of links have in common: it sends probes on
+// every link of the site, and on links that the fault must leave alone, from the
+// baseline to the end.
 type linkMeter struct {
-	b       *bench
-	links   []Link // of the fault
-	reverse []Link // that are not
-	probes  *prober
-	base    [][]time.Duration // delays before the fault, by link
-	looks   spans
+	b      *bench
+	links  []Link // of the fault
+	others []Link // that are not
+	probes *prober
+	base   [][]time.Duration // delays before the fault, by link
+	before []share           // of probes that were lost then, by link
+	tcp    *tcpWatch
+	looks  spans
+	began  time.Time
 }
 
+// newLinkMeter looks at the site's links and their reverses.
 func newLinkMeter(b *bench, site Site) (linkMeter, error) {
 	m := linkMeter{b: b, links: site.Links}
 	if len(m.links) == 0 {
@@ -263,42 +36,58 @@ func newLinkMeter(b *bench, site Site) (linkMeter, error) {
 	}
 	for _, l := range m.links {
 		if r := (Link{l.To, l.From}); !slices.Contains(m.links, r) {
-			m.reverse = append(m.reverse, r)
+			m.others = append(m.others, r)
 		}
 	}
 	return m, nil
 }
 
-const netBase = 400 * time.Millisecond
+const (
+	netBase  = 400 * time.Millisecond
+	netHeal  = 200 * time.Millisecond
+	arriveBy = 100 * time.Millisecond // more than a healthy link takes on a busy host
+)
 
-func (m *linkMeter) Baseline(ctx context.Context) (Reading, error) {
-	var err error
-	if m.probes, err = openProbes(m.b, slices.Concat(m.links, m.reverse)); err != nil {
+// begin opens the probes and takes the baseline: batches of so many probes with
+// size bytes of payload, so many probes a second on each link.
+func (m *linkMeter) begin(ctx context.Context, perLink float64, batch, size int) (Reading, error) {
+	if err := m.open(); err != nil {
 		return Reading{}, err
 	}
 	all := len(m.probes.links)
-	pace := min(probePace, max(10, probeSum/float64(all)))
-	began := time.Now()
 	// One link after the other, so that the probes of a fault are no burst.
-	m.probes.start(pace*float64(all), func(n int) { m.probes.send(n%all, probeSize) })
+	m.probes.start(perLink*float64(all)/float64(batch), func(n int) { m.probes.send(n%all, size, batch) })
 	if !sleep(ctx, netBase) {
 		return Reading{}, ctx.Err()
 	}
 	var w spans
-	w.add(began, time.Now())
+	w.add(m.began, time.Now())
 	var sum []time.Duration
 	for i := range m.probes.links {
-		seen := m.probes.look(i, w, netBase)
-		m.base = append(m.base, arrived(seen))
-		sum = append(sum, arrived(seen)...)
+		seen := m.probes.look(i, w, netBase/8)
+		m.base = append(m.base, delays(seen))
+		m.before = append(m.before, shareOf(seen, (*datagram).lost))
+		sum = append(sum, delays(seen)...)
 	}
-	return Reading{map[string]any{"p50_ns": int64(quantile(sum, 0.5)), "n": len(sum)}}, nil
+	values := map[string]any{"p50_ns": int64(quantile(sum, 0.5)), "n": len(sum)}
+	m.tcp.baseline(values)
+	return Reading{values}, nil
+}
+
+func (m *linkMeter) open() (err error) {
+	if m.probes, err = openProbes(m.b, slices.Concat(m.links, m.others)); err != nil {
+		return err
+	}
+	m.tcp = watchTCP(m.b, m.links)
+	m.began = time.Now()
+	return nil
 }
 
 func (m *linkMeter) Close() error {
 	if m.probes != nil {
 		m.probes.close()
 	}
+	m.tcp.close()
 	return nil
 }
 
@@ -309,19 +98,89 @@ func (m *linkMeter) watch(ctx context.Context) {
 	m.looks.add(from, time.Now().Add(-probeSkip))
 }
 
+// noise is what the host itself adds to delays now and then.
+func (m *linkMeter) noise(i int) time.Duration {
+	return min(quantile(m.base[i], 0.9)-quantile(m.base[i], 0.5), 2*time.Millisecond)
+}
+
 func (l Link) String() string { return l.From + ">" + l.To }
+
+// few joins complaints; of a fault on many links the first tell enough.
+func few(bad []string) string {
+	const most = 4
+	if len(bad) > most {
+		bad = append(slices.Clone(bad[:most]), fmt.Sprintf("and %d more", len(bad)-most))
+	}
+	return strings.Join(bad, "; ")
+}
+
+// verdict ends a measurement: yes if nothing is bad.
+func verdict(values map[string]any, why string, bad []string) (Reading, Answer, error) {
+	if bad != nil {
+		return Reading{values}, Answer{false, why + ": " + few(bad)}, nil
+	}
+	return Reading{values}, Answer{true, why}, nil
+}
 
 // Tolerances of one-way delays. The wire is late by tens of microseconds, the
 // probes' own way varies as much on a busy host.
 const (
 	delayShare  = 0.05
 	delayLeast  = 300 * time.Microsecond
-	jitterShare = 0.3 // of a standard deviation, with
-	jitterN     = 50  // probes at least
-	reverseMost = time.Millisecond
+	otherMost   = time.Millisecond // on links that are to be left alone
+	probePace   = 200              // probes a second on a link,
+	probePaceLo = 10
+	probeSum    = 1000 // and on all links of a fault together
 )
 
-// A delayMeter measures one-way delays.
+// pace shares so many probes a second among links.
+func pace(links int, lo, hi, sum float64) float64 {
+	return min(hi, max(lo, sum/float64(max(links, 1))))
+}
+
+// A law is the distribution of a delay, by its quantiles.
+type law func(q float64) time.Duration
+
+// lawOf returns what distribution a dose asks for.
+func lawOf(d Dose) law {
+	add, jitter := d.Duration("add"), d.Duration("jitter")
+	return func(q float64) time.Duration {
+		q = min(max(q, 1e-6), 1-1e-6)
+		var spread float64 // in units of jitter
+		switch wire.Dist(d.String("dist")) {
+		case wire.Normal:
+			spread = math.Sqrt2 * math.Erfinv(2*q-1)
+		case wire.Pareto: // shape 3, moved to mean 0 and standard deviation 1
+			spread = (math.Cbrt(1/(1-q)) - 1.5) / (math.Sqrt(3) / 2)
+		default:
+			spread = 2*q - 1
+		}
+		return max(0, add+time.Duration(spread*float64(jitter)))
+	}
+}
+
+// fits compares delays with a law, quantile by quantile. The quantile of n
+// delays lies where the law has it up to 3.5 standard errors of its rank, which
+// correlation from one packet to the next makes larger; least comes on top.
+func (want law) fits(got []time.Duration, corr float64, share float64, least time.Duration) (string, bool) {
+	got = slices.Sorted(slices.Values(got))
+	qs := []float64{0.5, 0.25, 0.75}
+	if want(0.9)-want(0.1) > least { // it has a shape, whose upper end the host's own noise blurs
+		qs = []float64{0.5, 0.02, 0.1, 0.25, 0.75, 0.9}
+	}
+	n := float64(len(got)) * (1 - corr) / (1 + corr)
+	for _, q := range qs {
+		err := 3.5 * math.Sqrt(q*(1-q)/n)
+		tol := max(time.Duration(share*float64(want(q))), least)
+		lo, hi := want(max(q-err, 0))-tol, want(min(q+err, 1))+tol
+		if x := nearest(got, q); x < lo || x > hi {
+			return fmt.Sprintf("p%.0f %s, wanted %s (%s to %s)", 100*q, short(x), short(want(q)), short(max(lo, 0)), short(hi)), false
+		}
+	}
+	return "", true
+}
+
+// A delayMeter measures one-way delays and their distribution.
 type delayMeter struct {
 	linkMeter
 	dose Dose
@@ -332,87 +191,65 @@ func meterDelay(b *bench, site Site, d Dose) (Meter, error) {
 	return &delayMeter{m, d}, err
 }
 
+func (m *delayMeter) Baseline(ctx context.Context) (Reading, error) {
+	return m.begin(ctx, pace(len(m.links)+len(m.others), probePaceLo, probePace, probeSum), 1, probeSize)
+}
+
 func (m *delayMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
 	m.watch(ctx)
-	want, sd, sure := expectedDelay(d)
-	patience := 2*want + 6*sd + 100*time.Millisecond
+	want := lawOf(d)
+	patience := want(0.999) + arriveBy
 	var sum []time.Duration
 	var bad []string
-	var spread time.Duration
 	n, gone := 0, 0
 	for i, l := range m.links {
-		base := quantile(m.base[i], 0.5)
 		seen := m.probes.look(i, m.looks, patience)
-		var extra []time.Duration
-		for _, d := range arrived(seen) {
-			extra = append(extra, d-base)
-		}
-		gone += lost(seen)
+		extra := beyond(delays(seen), quantile(m.base[i], 0.5))
+		gone += len(seen) - len(extra)
 		n += len(seen)
 		sum = append(sum, extra...)
-		if len(m.base[i]) == 0 {
+		switch {
+		case len(m.base[i]) == 0:
 			bad = append(bad, fmt.Sprintf("%s: no probe arrived before the fault", l))
-			continue
-		}
-		if len(extra) < 3 {
+		case len(extra) < 3:
 			bad = append(bad, fmt.Sprintf("%s: %d of %d probes arrived in %s", l, len(extra), len(seen), short(m.looks.length())))
-			continue
-		}
-		got, s := quantile(extra, 0.5), deviation(extra)
-		spread = max(spread, s)
-		// The median of n probes is itself only so sure (1.25 σ/√n).
-		tol := tolerance(want, delayShare, delayLeast) + time.Duration(4*float64(sd)/float64(isqrt(len(extra))))
-		if sure && (got-want).Abs() > tol || !sure && got <= delayLeast {
-			bad = append(bad, fmt.Sprintf("%s: %s measured (p50, n=%d), tolerance %s", l, short(got), len(extra), short(tol)))
-		}
-		// A heavy tail's deviation is that of its rarest values: not judged.
-		if sure && sd > 0 && d.String("dist") != "pareto" && len(extra) >= jitterN && !within(s, sd, jitterShare, delayLeast) {
-			bad = append(bad, fmt.Sprintf("%s: standard deviation %s, wanted %s", l, short(s), short(sd)))
+		default:
+			if why, ok := want.fits(extra, d.Float("corr")/100, delayShare, delayLeast+m.noise(i)); !ok {
+				bad = append(bad, fmt.Sprintf("%s: %s (n=%d)", l, why, len(extra)))
+			}
 		}
 	}
-	back := m.backwards(&bad)
-	values := map[string]any{"p50_ns": int64(quantile(sum, 0.5)), "p99_ns": int64(quantile(sum, 0.99)), "n": len(sum)}
-	if sd > 0 {
-		values["jitter_sd_ns"] = int64(spread)
+	back := m.leftAlone(&bad)
+	values := map[string]any{
+		"p50_ns": int64(quantile(sum, 0.5)), "p99_ns": int64(quantile(sum, 0.99)), "max_ns": int64(quantile(sum, 1)),
+		"sd_ns": int64(deviation(sum)), "n": len(sum),
 	}
 	if gone > 0 {
 		values["lost"] = gone
 	}
-	if m.reverse != nil {
+	if m.others != nil {
 		values["reverse_p50_ns"] = int64(back)
 	}
-	why := fmt.Sprintf("%s asked one way, %s measured by UDP probes (p50, p99 %s, n=%d, %d links)",
-		short(want), short(quantile(sum, 0.5)), short(quantile(sum, 0.99)), len(sum), len(m.links))
-	if bad != nil {
-		return Reading{values}, Answer{false, why + ": " + strings.Join(bad, "; ")}, nil
-	}
-	if m.reverse != nil {
+	why := fmt.Sprintf("%s asked one way, %s measured by UDP probes (p50, p99 %s, sd %s, n=%d, %d links)%s",
+		short(want(0.5)), short(quantile(sum, 0.5)), short(quantile(sum, 0.99)), short(deviation(sum)), len(sum), len(m.links), m.tcp.measured(values))
+	if m.others != nil && bad == nil {
 		why += fmt.Sprintf("; %s in the other direction", short(back))
 	}
-	return Reading{values}, Answer{true, why}, nil
-}
-
-func isqrt(n int) int {
-	r := 0
-	for (r+1)*(r+1) <= n {
-		r++
+	if bad != nil {
+		bad[len(bad)-1] += fmt.Sprintf("; tolerance %.0f %% or %s, with the host's own noise", 100*delayShare, short(delayLeast))
 	}
-	return max(r, 1)
+	return verdict(values, why, bad)
 }
 
-// backwards looks at the other directions, which the fault must leave alone
-// unless another one is there, and returns their median beyond the baseline.
-func (m *linkMeter) backwards(bad *[]string) time.Duration {
+// leftAlone looks at links which the fault must leave alone unless another one
+// is there, and returns their median beyond the baseline.
+func (m *linkMeter) leftAlone(bad *[]string) time.Duration {
 	var sum []time.Duration
-	for j, l := range m.reverse {
+	for j, l := range m.others {
 		i := len(m.links) + j
-		base := quantile(m.base[i], 0.5)
-		var extra []time.Duration
-		for _, d := range arrived(m.probes.look(i, m.looks, netBase)) {
-			extra = append(extra, d-base)
-		}
+		extra := beyond(delays(m.probes.look(i, m.looks, arriveBy)), quantile(m.base[i], 0.5))
 		sum = append(sum, extra...)
-		if got := quantile(extra, 0.5); got > reverseMost && !m.b.asked(l) {
+		if got := quantile(extra, 0.5); got > otherMost+m.noise(i) && !m.b.asked(l) {
 			*bad = append(*bad, fmt.Sprintf("%s, which was to be left alone, is slower by %s", l, short(got)))
 		}
 	}
@@ -420,29 +257,28 @@ func (m *linkMeter) backwards(bad *[]string) time.Duration {
 }
 
 func (m *delayMeter) Healed(ctx context.Context) (Reading, Answer, error) {
-	want, _, _ := expectedDelay(m.dose)
-	return m.healed(ctx, max(min(want/4, 10*time.Millisecond), delayLeast))
+	return m.healed(ctx, max(min(lawOf(m.dose)(0.5)/4, 10*time.Millisecond), delayLeast))
 }
 
 // healed looks whether probes arrive again and within most of the baseline.
 func (m *linkMeter) healed(ctx context.Context, most time.Duration) (Reading, Answer, error) {
-	from := time.Now()
-	sleep(ctx, netBase/2)
 	var w spans
+	from := time.Now()
+	patience := min(arriveBy, most+netHeal/4)
+	// So few probes pass on one of many links that it takes a while to see some.
+	per := pace(len(m.links)+len(m.others), probePaceLo, probePace, probeSum)
+	sleep(ctx, max(netHeal, time.Duration(4/per*float64(time.Second)))+patience)
 	w.add(from, time.Now())
 	var sum []time.Duration
 	for i, l := range m.links {
-		seen := m.probes.look(i, w, netBase/4)
-		var extra []time.Duration
-		for _, d := range arrived(seen) {
-			extra = append(extra, d-quantile(m.base[i], 0.5))
-		}
+		seen := m.probes.look(i, w, patience)
+		extra := beyond(delays(seen), quantile(m.base[i], 0.5))
 		sum = append(sum, extra...)
 		values := Reading{map[string]any{"p50_ns": int64(quantile(extra, 0.5)), "n": len(extra)}}
 		switch got := quantile(extra, 0.5); {
-		case len(extra) == 0 || lost(seen)*2 > len(seen):
+		case len(extra)*2 <= len(seen):
 			return values, Answer{false, fmt.Sprintf("%s: %d of %d probes arrived", l, len(extra), len(seen))}, nil
-		case got > most:
+		case got > most+m.noise(i):
 			return values, Answer{false, fmt.Sprintf("%s: still slower than before by %s (p50, n=%d), more than %s", l, short(got), len(extra), short(most))}, nil
 		}
 	}
@@ -450,27 +286,46 @@ func (m *linkMeter) healed(ctx context.Context, most time.Duration) (Reading, An
 		Answer{true, fmt.Sprintf("as before: %s beyond the baseline (p50, n=%d)", short(quantile(sum, 0.5)), len(sum))}, nil
 }
 
-// A partitionMeter looks whether nothing passes.
+// A partitionMeter looks whether nothing passes where it is cut, and everything
+// where it is not: it probes every pair of the cluster.
 type partitionMeter struct{ linkMeter }
 
 func meterPartition(b *bench, site Site, _ Dose) (Meter, error) {
 	m, err := newLinkMeter(b, site)
-	return &partitionMeter{m}, err
+	if err != nil {
+		return nil, err
+	}
+	names := []string{cluster.ClientName}
+	for _, n := range b.Cluster.Nodes() {
+		names = append(names, n.Name())
+	}
+	m.others = slices.DeleteFunc(appendLinks(nil, names, names), func(l Link) bool { return slices.Contains(m.links, l) })
+	return &partitionMeter{m}, nil
 }
 
-const (
-	partitionPatience = 50 * time.Millisecond // more than a healthy link takes
-	reverseArrives    = 0.9                   // of the probes, in directions that are not cut
-)
+const passes = 0.9 // of the probes arrive where nothing is cut
+
+func (m *partitionMeter) Baseline(ctx context.Context) (Reading, error) {
+	return m.begin(ctx, pace(len(m.links)+len(m.others), probePaceLo, probePace/2, probeSum), 1, probeSize)
+}
 
 func (m *partitionMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
 	m.watch(ctx)
-	n, through := 0, 0
+	n, through, pass, passN := 0, 0, 0, 0
 	var bad []string
-	for i, l := range m.links {
-		patience := max(partitionPatience, 3*quantile(m.base[i], 1))
-		seen := m.probes.look(i, m.looks, patience)
-		came := len(arrived(seen))
+	for i, l := range m.probes.links {
+		seen := m.probes.look(i, m.looks, max(arriveBy/2, 2*quantile(m.base[i], 1)))
+		came := len(delays(seen))
+		if i >= len(m.links) {
+			if m.b.asked(l) || len(m.base[i]) == 0 { // another fault's
+				continue
+			}
+			pass, passN = pass+came, passN+len(seen)
+			if float64(came) < passes*float64(len(seen)) {
+				bad = append(bad, fmt.Sprintf("%s, which was to pass, lost %d of %d", l, len(seen)-came, len(seen)))
+			}
+			continue
+		}
 		n, through = n+len(seen), through+came
 		switch {
 		case len(m.base[i]) == 0:
@@ -481,211 +336,35 @@ func (m *partitionMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, 
 			bad = append(bad, fmt.Sprintf("%s: %d of %d probes arrived", l, came, len(seen)))
 		}
 	}
-	back, backN := 0, 0
-	for j, l := range m.reverse {
-		i := len(m.links) + j
-		seen := m.probes.look(i, m.looks, max(partitionPatience, 3*quantile(m.base[i], 1)))
-		came := len(arrived(seen))
-		back, backN = back+came, backN+len(seen)
-		if float64(came) < reverseArrives*float64(len(seen)) && !m.b.asked(l) {
-			bad = append(bad, fmt.Sprintf("%s, which was to pass, lost %d of %d", l, len(seen)-came, len(seen)))
-		}
+	values := map[string]any{
+		"lost_percent": 100 * float64(n-through) / float64(max(n, 1)), "n": n, "links": len(m.links), "passed": pass, "passed_n": passN,
 	}
-	values := map[string]any{"lost_percent": 100 * float64(n-through) / float64(max(n, 1)), "n": n}
-	why := fmt.Sprintf("%d of %d probes lost on %d links", n-through, n, len(m.links))
-	if m.reverse != nil {
-		why += fmt.Sprintf("; %d of %d arrived in the other direction", back, backN)
-	}
-	if bad != nil {
-		return Reading{values}, Answer{false, why + ": " + strings.Join(bad, "; ")}, nil
-	}
-	return Reading{values}, Answer{true, why}, nil
+	why := fmt.Sprintf("%d of %d probes lost on %d links that are cut; %d of %d arrived on the others%s",
+		n-through, n, len(m.links), pass, passN, m.tcp.measured(values))
+	return verdict(values, why, bad)
 }
 
 func (m *partitionMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 	return m.healed(ctx, 10*time.Millisecond)
 }
 
-// A rateMeter measures the rate of a link by the dispersion of packet trains:
-// packets sent back to back leave a queue at its rate, whatever else is in it
-// (C. Dovrolis et al., IEEE/ACM Trans. Networking 12(6), 2004).
-type rateMeter struct {
-	linkMeter
-	limit  float64 // bits per second
-	before float64 // the same, at the baseline
-	size   int     // bytes of payload of each packet
-	count  int     // packets of a train
-	starts [][]train
-	mu     sync.Mutex // guards starts
-	one    sync.Mutex // train at a time
-}
+// A share is k of n probes.
+type share struct{ k, n int }
 
-// A train is a run of probes of one link.
-type train struct {
-	sent  time.Time
-	first uint32
-}
-
-// Trains are long enough to be timed, and take at most a twentieth of the link.
-const (
-	trainLasts = 2 * time.Millisecond
-	trainLeast = 5
-	trainMost  = 64 << 10 // bytes
-	trainShare = 0.05
-	rateShare  = 0.05
-)
-
-func meterRate(b *bench, site Site, d Dose) (Meter, error) {
-	m, err := newLinkMeter(b, site)
-	if err != nil {
-		return nil, err
-	}
-	m.reverse = nil
-	r := &rateMeter{linkMeter: m, limit: d.Float("limit_bits_per_s"), size: 1200, starts: make([][]train, len(m.links))}
-	if r.limit < 1e6 {
-		r.size = 200
-	}
-	room := trainMost
-	if q := int(d.Float("queue_bytes")); q > 0 {
-		room = min(room, q/2)
-	}
-	frame := r.size + headers
-	r.count = max(int(r.limit*trainLasts.Seconds()/8)/frame+2, trainLeast)
-	r.count = max(min(r.count, room/frame), 2)
-	return r, nil
-}
-
-func (m *rateMeter) Baseline(ctx context.Context) (Reading, error) {
-	var err error
-	if m.probes, err = openProbes(m.b, m.links); err != nil {
-		return Reading{}, err
-	}
-	bits := float64(m.count * (m.size + headers) * 8)
-	perSecond := min(max(m.limit*trainShare/bits, 1), 20)
-	began := time.Now()
-	m.train() // so that there is a baseline even if trains are rare
-	m.probes.start(max(perSecond, 5), func(n int) {
-		if perSecond >= 5 || n%int(5/perSecond) == 0 {
-			m.train()
-		}
-	})
-	if !sleep(ctx, netBase) {
-		return Reading{}, ctx.Err()
-	}
-	var w spans
-	w.add(began, time.Now())
-	got := m.rates(w)
-	if m.before = middle(got); m.before == 0 {
-		return Reading{}, errors.New("no train of probes arrived whole")
-	}
-	return Reading{map[string]any{"bits_per_s": m.before, "n": len(got)}}, nil
-}
-
-// train sends one on every link.
-func (m *rateMeter) train() {
-	m.one.Lock()
-	defer m.one.Unlock()
-	for i := range m.links {
-		m.probes.mu.Lock()
-		first := m.probes.first[i] + uint32(len(m.probes.sent[i]))
-		m.probes.mu.Unlock()
-		m.mu.Lock()
-		if len(m.starts[i]) == maxProbes {
-			m.starts[i] = append(m.starts[i][:0], m.starts[i][maxProbes/2:]...)
-		}
-		m.starts[i] = append(m.starts[i], train{time.Now(), first})
-		m.mu.Unlock()
-		for range m.count {
-			m.probes.send(i, m.size)
+func shareOf(ps []datagram, is func(*datagram) bool) (s share) {
+	for i := range ps {
+		s.n++
+		if is(&ps[i]) {
+			s.k++
 		}
 	}
+	return s
 }
 
-// rates are what the trains say that were sent and arrived whole within w.
-func (m *rateMeter) rates(w spans) (out []float64) {
-	for i := range m.links {
-		out = append(out, m.ratesOf(i, w)...)
-	}
-	return out
-}
+func (s share) of() float64 { return float64(s.k) / float64(max(s.n, 1)) }
 
-func (m *rateMeter) ratesOf(i int, w spans) (out []float64) {
-	m.mu.Lock()
-	starts := slices.Clone(m.starts[i])
-	m.mu.Unlock()
-	m.probes.read()
-	m.probes.mu.Lock()
-	defer m.probes.mu.Unlock()
-	for _, t := range starts {
-		at := int(t.first) - int(m.probes.first[i])
-		if at < 0 || at+m.count > len(m.probes.sent[i]) {
-			continue
-		}
-		run := m.probes.sent[i][at : at+m.count]
-		if slices.ContainsFunc(run, func(p datagram) bool { return p.arrived == 0 }) {
-			continue
-		}
-		first, last := run[0], run[len(run)-1]
-		if !w.hold(t.sent, last.sent.Add(last.arrived-last.wall)) || last.arrived <= first.arrived {
-			continue
-		}
-		bits := float64((m.count - 1) * (m.size + headers) * 8)
-		out = append(out, bits/(last.arrived-first.arrived).Seconds())
-	}
-	return out
-}
+// and merges what a baseline had with what is asked for on top.
+func (s share) and(p float64) float64 { return 1 - (1-s.of())*(1-p) }
 
-func middle(xs []float64) float64 {
-	if len(xs) == 0 {
-		return 0
-	}
-	xs = slices.Sorted(slices.Values(xs))
-	return xs[(len(xs)-1)/2]
-}
-
-func (m *rateMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
-	m.watch(ctx)
-	all := m.rates(m.looks)
-	m.probes.mu.Lock()
-	bytes := m.probes.bytes
-	m.probes.mu.Unlock()
-	values := Reading{map[string]any{"bits_per_s": middle(all), "n": len(all), "probe_bytes": bytes}}
-	why := fmt.Sprintf("%s asked, %s measured by the dispersion of %d trains of %d packets (%d bytes sent in all)",
-		rate(m.limit), rate(middle(all)), len(all), m.count, bytes)
-	var bad []string
-	if m.before < m.limit*(1+2*rateShare) {
-		bad = append(bad, fmt.Sprintf("trains leave this host at %s at best, too slow to tell", rate(m.before)))
-	}
-	for i, l := range m.links {
-		got := m.ratesOf(i, m.looks)
-		switch r := middle(got); {
-		case len(got) == 0:
-			bad = append(bad, fmt.Sprintf("%s: no train arrived whole in %s", l, short(m.looks.length())))
-		case r > m.limit*(1+rateShare) || r < m.limit*(1-rateShare):
-			bad = append(bad, fmt.Sprintf("%s: %s (p50, n=%d), tolerance %.0f %%", l, rate(r), len(got), 100*rateShare))
-		}
-	}
-	if bad != nil {
-		return values, Answer{false, why + ": " + strings.Join(bad, "; ")}, nil
-	}
-	return values, Answer{true, why}, nil
-}
-
-func (m *rateMeter) Healed(ctx context.Context) (Reading, Answer, error) {
-	var w spans
-	from := time.Now()
-	for range 3 {
-		m.train()
-		sleep(ctx, 30*time.Millisecond)
-	}
-	w.add(from, time.Now())
-	all := m.rates(w)
-	values := Reading{map[string]any{"bits_per_s": middle(all), "n": len(all)}}
-	for i, l := range m.links {
-		need := min(2*m.limit, m.before/2)
-		if got := middle(m.ratesOf(i, w)); got < need || got == 0 {
-			return values, Answer{false, fmt.Sprintf("%s: %s, less than %s (n=%d)", l, rate(got), rate(need), len(all))}, nil
-		}
-	}
-	return values, Answer{true, fmt.Sprintf("%s by trains, limit was %s (n=%d)", rate(middle(all)), rate(m.limit), len(all))}, nil
-}
+// sigma is the standard error of a share of n that p has.
+func sigma(p float64, n int) float64 { return math.Sqrt(p * (1 - p) / float64(max(n, 1))) }

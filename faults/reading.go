@@ -5,8 +5,6 @@ import (
 	"math"
 	"slices"
 	"time"
-
-	"brownout/internal/stats"
 )
 
 // spans are the times during which a meter looked.
@@ -44,11 +42,15 @@ func tolerance(want time.Duration, share float64, least time.Duration) time.Dura
 
 // quantile returns the q-quantile by nearest rank, 0 of none.
 func quantile(ds []time.Duration, q float64) time.Duration {
-	var h stats.Hist
-	for _, d := range ds {
-		h.Record(int64(d))
+	if len(ds) == 0 {
+		return 0
 	}
-	return time.Duration(h.Quantile(q))
+	return nearest(slices.Sorted(slices.Values(ds)), q)
+}
+
+// nearest is the q-quantile by nearest rank of what is sorted and not empty.
+func nearest[T any](sorted []T, q float64) T {
+	return sorted[min(max(int(math.Ceil(q*float64(len(sorted))))-1, 0), len(sorted)-1)]
 }
 
 func deviation(ds []time.Duration) time.Duration {
@@ -92,32 +94,6 @@ func rate(bits float64) string {
 		}
 	}
 	return fmt.Sprintf("%.4g bit/s", bits)
-}
-
-// An owd is one one-way probe.
-type owd struct {
-	sent  time.Time // by the monotonic clock
-	delay time.Duration
-	lost  bool // had not arrived when it was looked at
-}
-
-// arrived are the delays of probes that did.
-func arrived(ps []owd) (ds []time.Duration) {
-	for _, p := range ps {
-		if !p.lost {
-			ds = append(ds, p.delay)
-		}
-	}
-	return ds
-}
-
-func lost(ps []owd) (n int) {
-	for _, p := range ps {
-		if p.lost {
-			n++
-		}
-	}
-	return n
 }
 
 // A pauseLook is what was seen of the pauses of one node.

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -84,29 +83,6 @@ func FuzzParseGCAccount(f *testing.F) {
 			t.Fatalf("%d pauses of %d cycles", len(acc.pauses), acc.cycles)
 		}
 	})
-}
-
-// TestExpectedDelay compares with draws: the median and the deviation that a
-// meter expects are those of the distribution that is asked for.
-func TestExpectedDelay(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	d := Dose{"add_ns": int64(20 * time.Millisecond), "jitter_ns": int64(4 * time.Millisecond), "dist": "uniform"}
-	median, sd, sure := expectedDelay(d)
-	var draws []time.Duration
-	for range 20_000 {
-		draws = append(draws, 20*time.Millisecond+time.Duration((2*rng.Float64()-1)*4e6))
-	}
-	if got := quantile(draws, 0.5); !sure || !within(got, median, 0.01, 0) || !within(deviation(draws), sd, 0.02, 0) {
-		t.Errorf("uniform: median %v and deviation %v expected, %v and %v drawn", median, sd, got, deviation(draws))
-	}
-	d["dist"], d["jitter_ns"] = "normal", int64(15*time.Millisecond)
-	if _, _, sure := expectedDelay(d); sure {
-		t.Error("a normal distribution that is cut off at zero is taken for sure")
-	}
-	d["dist"], d["jitter_ns"] = "pareto", int64(10*time.Millisecond)
-	if median, _, _ := expectedDelay(d); median >= 20*time.Millisecond || median < 16*time.Millisecond {
-		t.Errorf("pareto: median %v, want less than the mean of 20ms, but not much", median)
-	}
 }
 
 func TestPausesAreNoMoreThanWereMade(t *testing.T) {

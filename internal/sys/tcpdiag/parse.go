@@ -22,6 +22,9 @@ type Conn struct {
 	BytesReceived uint64
 	RecvQueue     uint32 // bytes that the program has not read
 	SendQueue     uint32 // bytes not acknowledged
+
+	v6 bool     // of the socket
+	id [48]byte // struct inet_diag_sockid, as the kernel knows it
 }
 
 // Layout of struct inet_diag_msg and its attributes (linux/inet_diag.h), and of
@@ -42,6 +45,7 @@ func parseConn(b []byte) (c Conn, ok bool, err error) {
 		return c, false, fmt.Errorf("parse socket: %d bytes", len(b))
 	}
 	n := binary.NativeEndian
+	c.v6, c.id = b[0] == familyV6, [48]byte(b[4:52])
 	address := func(at int) (netip.Addr, error) {
 		switch b[0] {
 		case familyV4:

@@ -1,0 +1,101 @@
+package faults
+
+import (
+	"fmt"
+	"time"
+
+	"brownout/internal/sys/tcpdiag"
+)
+
+// A tcpWatch reads what the kernel's own TCP says of the real connections on
+// links: evidence beside the probes, which no fault is judged by, because a
+// target may use a link or not. A nil one sees nothing.
+type tcpWatch struct {
+	links []tcpLink
+	diag  map[string]*tcpdiag.Socket
+	base  map[uint64]tcpdiag.Conn
+	rtt   time.Duration // median of smoothed round-trip times at the baseline
+}
+
+type tcpLink struct {
+	from  string
+	peers [2]string // addresses of the other end
+}
+
+func watchTCP(b *bench, links []Link) *tcpWatch {
+	w := &tcpWatch{diag: map[string]*tcpdiag.Socket{}, base: map[uint64]tcpdiag.Conn{}}
+	for _, l := range links {
+		ip4, ip6 := b.addrOf(l.To)
+		w.links = append(w.links, tcpLink{l.From, [2]string{ip4.String(), ip6.String()}})
+		if w.diag[l.From] != nil {
+			continue
+		}
+		if _, ns, err := b.endpoint(l.From); err == nil {
+			if s, err := tcpdiag.Open(ns); err == nil {
+				w.diag[l.From] = s
+			}
+		}
+	}
+	return w
+}
+
+func (w *tcpWatch) close() {
+	if w == nil {
+		return
+	}
+	for _, s := range w.diag {
+		_ = s.Close()
+	}
+}
+
+// conns are the established connections on the links.
+func (w *tcpWatch) conns() (out []tcpdiag.Conn) {
+	all := map[string][]tcpdiag.Conn{}
+	for from, s := range w.diag {
+		all[from], _ = s.Conns() // none is no evidence
+	}
+	for _, l := range w.links {
+		for _, c := range all[l.from] {
+			if at := c.Remote.Addr().String(); at == l.peers[0] || at == l.peers[1] {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+func rtts(cs []tcpdiag.Conn) (ds []time.Duration) {
+	for _, c := range cs {
+		if c.RTT > 0 {
+			ds = append(ds, c.RTT)
+		}
+	}
+	return ds
+}
+
+func (w *tcpWatch) baseline(values map[string]any) {
+	cs := w.conns()
+	for _, c := range cs {
+		w.base[c.Cookie] = c
+	}
+	w.rtt = quantile(rtts(cs), 0.5)
+	if len(cs) > 0 {
+		values["tcp_rtt_ns"], values["tcp_conns"] = int64(w.rtt), len(cs)
+	}
+}
+
+// measured adds to a reading what the connections felt since the baseline, and
+// says it in words.
+func (w *tcpWatch) measured(values map[string]any) string {
+	cs := w.conns()
+	if len(cs) == 0 {
+		return ""
+	}
+	var again uint32
+	for _, c := range cs {
+		again += c.Retrans - w.base[c.Cookie].Retrans
+	}
+	rtt := quantile(rtts(cs), 0.5)
+	values["tcp_rtt_ns"], values["tcp_conns"], values["tcp_retrans"] = int64(rtt), len(cs), int(again)
+	return fmt.Sprintf("; %d real connections: round trip %s (%s before), %d segments sent again", len(cs), short(rtt), short(w.rtt), again)
+}

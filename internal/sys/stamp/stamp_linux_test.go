@@ -1,0 +1,66 @@
+package stamp
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+
+	"brownout/internal/needs"
+	"brownout/internal/sys/link"
+	"brownout/internal/sys/netns"
+)
+
+func TestDatagramsArriveInOrderWithTheKernelsTime(t *testing.T) {
+	needs.Host(t, needs.Root)
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	c, err := link.At(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const loopback = 1
+	if err := c.Up(loopback); err != nil {
+		t.Fatal(err)
+	}
+	home := netip.MustParseAddr("127.0.0.1")
+	a, err := Open(ns, home, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := Open(ns, home, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	const n = 3*batch + 1 // more than one call takes
+	var all [][]byte
+	for i := range n {
+		all = append(all, binary.BigEndian.AppendUint32(make([]byte, i), uint32(i)))
+	}
+	before := time.Duration(time.Now().UnixNano())
+	if got := a.Send(b.Addr(), all); got != n {
+		t.Fatalf("%d of %d datagrams were sent", got, n)
+	}
+	var seen int
+	for end := time.Now().Add(5 * time.Second); seen < n && time.Now().Before(end); {
+		b.Receive(func(d []byte, at time.Duration) {
+			if len(d) != seen+4 || int(binary.BigEndian.Uint32(d[seen:])) != seen {
+				t.Errorf("datagram %d has %d bytes", seen, len(d))
+			}
+			if now := time.Duration(time.Now().UnixNano()); at < before || at > now {
+				t.Errorf("datagram %d came at %v, not in %v..%v", seen, at, before, now)
+			}
+			seen++
+		})
+	}
+	if seen != n {
+		t.Errorf("%d of %d datagrams came in", seen, n)
+	}
+	a.Receive(func([]byte, time.Duration) { t.Error("there is an answer to nobody's question") })
+}
