@@ -123,7 +123,7 @@ func (o *op) completed() bool { return o.Outcome == history.OK }
 
 // observes reports whether the client was told what it found.
 func (o *op) observes() bool {
-	return o.completed() && (o.Kind == history.Get || o.Kind == history.CAS)
+	return o.completed() && (o.Kind == history.Get || o.Kind == history.CAS && !o.Blind)
 }
 
 // writes reports whether o may change the state.

@@ -55,7 +55,7 @@ func (s *forced) take(o *op) {
 	alone := o.Call > s.lastWrite
 	switch {
 	case !o.writes():
-		if alone && !s.known {
+		if alone && !s.known && o.observes() {
 			s.known, s.state, s.lastRead = true, o.Result, o.ret
 		}
 		return

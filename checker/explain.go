@@ -105,7 +105,7 @@ func (f *finder) conflict(label, text string, at int64, ops ...*op) {
 func (f *finder) casAnswers() {
 	for i := range f.ops {
 		o := &f.ops[i]
-		if o.Kind != history.CAS || !o.completed() {
+		if o.Kind != history.CAS || !o.observes() {
 			continue
 		}
 		switch same := equal(o.Expect, o.Result); {

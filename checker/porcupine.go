@@ -42,6 +42,7 @@ type step struct {
 	kind                 history.Kind
 	value, expect, found int32
 	swapped, unknown     bool
+	blind                bool
 }
 
 // texts numbers values, so that states are compared as integers.
@@ -100,6 +101,8 @@ func (t *texts) apply(state int32, s *step) (bool, int32) {
 		return true, state
 	case s.swapped:
 		return match && s.found == state, s.value
+	case s.blind:
+		return !match, state
 	}
 	return !match && s.found == state, state
 }
@@ -107,7 +110,7 @@ func (t *texts) apply(state int32, s *step) (bool, int32) {
 func (t *texts) step(o *op) *step {
 	return &step{
 		kind: o.Kind, value: t.id(o.Value), expect: t.id(o.Expect), found: t.id(o.Result),
-		swapped: o.Swapped, unknown: !o.completed(),
+		swapped: o.Swapped, unknown: !o.completed(), blind: o.Blind,
 	}
 }
 

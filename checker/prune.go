@@ -16,7 +16,8 @@ import (
 // every word of what that cas expects. (Where a found value can be taken apart
 // in several ways, the words of all ways count.)
 //
-// Dropping. Let L be a linearization, and P the unknown writes whose value is
+// Dropping, where nobody was told only what was not there ([history.Op].Blind):
+// Let L be a linearization, and P the unknown writes whose value is
 // not observed. Call the state tainted while it is made of a word of P. No
 // completed get or cas takes place while it is, for what it found would be
 // observed. An unknown cas that swaps then expects a word of P, so it is in P
@@ -41,12 +42,16 @@ func prune(ops []op) (kept []op, w *words, pruned, bounded int) {
 		return ops, w, 0, 0
 	}
 	bound := observations(ops, w)
+	blind := slices.ContainsFunc(ops, func(o op) bool { return o.Blind })
 	kept = make([]op, 0, len(ops))
 	for i := range ops {
 		o := ops[i]
 		if o.ret == never && o.Value != nil {
 			at, seen := bound[*o.Value]
-			if !seen {
+			switch {
+			case !seen && blind:
+				at = never
+			case !seen:
 				pruned++
 				continue
 			}

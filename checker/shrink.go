@@ -131,7 +131,8 @@ func minimize(ops []op, w *words, illegal func([]op) bool) []op {
 // expected its value. That is a relaxation: in a linearization of the whole,
 // no operation that is left stands where the state was made of the value, so
 // the linearization without them is one of the rest. Writes whose values
-// cannot be told apart stay.
+// cannot be told apart stay. What was not there tells nothing of an order
+// without a write, so with any write all blind operations go.
 func without(ops []op, from, to int, w *words) []op {
 	gone := map[string]bool{}
 	drop := make([]bool, len(ops))
@@ -150,6 +151,9 @@ func without(ops []op, from, to int, w *words) []op {
 	}
 	for i := from; i < to; i++ {
 		take(i)
+	}
+	for i := range ops {
+		drop[i] = drop[i] || len(gone) > 0 && ops[i].Blind
 	}
 	for changed := len(gone) > 0; changed; {
 		changed = false

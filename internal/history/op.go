@@ -36,6 +36,7 @@ type Op struct {
 	Expect  *string // cas; nil means absent
 	Result  *string // ok get and ok cas: the value found; nil means absent
 	Swapped bool    // ok cas
+	Blind   bool    // ok cas that did not swap and did not say what it found, only that it was not Expect; other tools' histories
 	Outcome Outcome
 	Due     int64  // when it should have been sent; response time counts from here
 	Call    int64  // when it was sent; service time and linearizability count from here

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"brownout/checker"
+	"brownout/internal/foreign"
 	"brownout/internal/history"
 	"brownout/internal/plan"
 	"brownout/internal/run"
@@ -62,17 +63,22 @@ func Judge(ctx context.Context, fsys fs.FS, opt Options) (run.Result, error) {
 	return rec.result(consistency, durability), nil
 }
 
-// History checks a history alone, one operation a line as in history.jsonl.
-func History(ctx context.Context, r io.Reader, opt Options) (run.Consistency, error) {
-	ops, err := history.ReadAll(r)
+// History checks a history alone, in a format of any tool's. Its error is a
+// [*history.LineError] if the history is damaged or breaks the rules.
+func History(ctx context.Context, r io.Reader, format foreign.Options, opt Options) (run.Consistency, error) {
+	h, err := foreign.Read(r, format)
 	if err != nil {
 		return run.Consistency{}, err
 	}
-	res, err := checker.Check(ctx, ops, opt.checker())
+	res, err := checker.Check(ctx, h.Ops, opt.checker())
+	if e, ok := errors.AsType[*checker.InvalidError](err); ok {
+		return run.Consistency{}, &history.LineError{Line: h.Line(e.Index), Err: fmt.Errorf("operation %d: %s", e.Op, e.Why)}
+	}
 	if err != nil {
-		return run.Consistency{}, lined(err)
+		return run.Consistency{}, err
 	}
 	c := consistencyOf(res)
+	c.Model, c.Format = string(h.Model), string(h.Format)
 	if c.Verdict == string(checker.OK) {
 		c.Why = nothingObserved(res)
 	}
@@ -227,8 +233,8 @@ func nothingObserved(c checker.Result) string {
 	switch {
 	case c.Ops == 0:
 		return "nothing observed: the history is empty"
-	case c.Counts.Writes == 0:
-		return fmt.Sprintf("nothing observed: none of %d operations was an acknowledged write", c.Ops)
+	case c.Counts.Writes+c.Counts.Bounded == 0:
+		return fmt.Sprintf("nothing observed: none of %d operations was an acknowledged write, and nobody saw another", c.Ops)
 	case c.Counts.Reads == 0:
 		return fmt.Sprintf("nothing observed: none of %d operations was a completed read", c.Ops)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"brownout/internal/foreign"
 	"brownout/internal/history"
 	"brownout/internal/plan"
 	"brownout/internal/run"
@@ -456,13 +457,13 @@ func TestHistoryAlone(t *testing.T) {
 		{"nothing", "", run.Inconclusive},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := History(t.Context(), strings.NewReader(tt.in), Options{})
+			c, err := History(t.Context(), strings.NewReader(tt.in), foreign.Options{}, Options{})
 			if got := ConsistencyVerdict(c); err != nil || got != tt.want {
 				t.Errorf("History = %s (%+v), %v; want %s", got, c, err, tt.want)
 			}
 		})
 	}
-	if _, err := History(t.Context(), strings.NewReader(put+put), Options{}); err == nil || !strings.HasPrefix(err.Error(), "line 2: operation 1: ") {
+	if _, err := History(t.Context(), strings.NewReader(put+put), foreign.Options{}, Options{}); err == nil || !strings.HasPrefix(err.Error(), "line 2: operation 1: ") {
 		t.Errorf("History of a number used twice = %v", err)
 	}
 }

@@ -92,6 +92,8 @@ type Expectation struct {
 
 // Consistency is the checker's answer.
 type Consistency struct {
+	File       string     `json:"file,omitempty"`   // of a history on its own
+	Format     string     `json:"format,omitempty"` // of that file
 	Model      string     `json:"model"`
 	Verdict    string     `json:"verdict"` // ok, illegal, unknown
 	Engine     string     `json:"engine"`  // porcupine, blocks
