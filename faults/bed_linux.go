@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"brownout/cluster"
 	"brownout/internal/clock"
@@ -20,6 +21,10 @@ type Bed struct {
 	Emit    func(run.Event) // told what happens, from one goroutine at a time
 	Network plan.Network    // healthy links; in force from the start
 	Exe     string          // this binary, for helper processes; default /proc/self/exe
+
+	// Baseline is the phase whose demand a quota may be a share of; without it,
+	// what was used lately.
+	Baseline plan.Phase
 }
 
 // NewNemesis returns a nemesis for a cluster that is up, with the healthy
@@ -30,7 +35,9 @@ func NewNemesis(ctx context.Context, bed Bed) (*Nemesis, error) {
 	if err := b.applyProfile(ctx); err != nil {
 		return nil, fmt.Errorf("apply the healthy links' profile: %w", err)
 	}
-	return newNemesis(ctx, b, bed.Clock, bed.Seed, bed.Emit), nil
+	n := newNemesis(ctx, b, bed.Clock, bed.Seed, bed.Emit)
+	n.wg.Go(func() { b.watchDemand(n.ctx) })
+	return n, nil
 }
 
 // A bench is what providers and meters have in common: the cluster, and the
@@ -42,6 +49,13 @@ type bench struct {
 	disks  ledger[string, diskDelay]
 	frozen map[string]*ledger[string, bool] // by provider; what is asked for is always true
 	downs  ledger[string, bool]
+	pins   ledger[string, pin]
+	demand demand
+
+	started atomic.Pointer[clock.Clock] // the run's time line
+
+	weights ledger[string, bool] // of the whole run, under no name
+	weight  int                  // the run's own, while it has another
 }
 
 func newBench(bed Bed) *bench {
@@ -53,6 +67,8 @@ func newBench(bed Bed) *bench {
 	b.quotas.apply = b.setQuota
 	b.disks.apply = b.setDisk
 	b.downs.apply = b.setDown
+	b.pins.apply = b.setPin
+	b.weights.apply = b.setWeight
 	for _, how := range pauseNames {
 		b.frozen[how] = &ledger[string, bool]{apply: func(ctx context.Context, node string, asked []bool) error {
 			return b.setFrozen(ctx, how, node, len(asked) > 0)
@@ -60,6 +76,9 @@ func newBench(bed Bed) *bench {
 	}
 	return b
 }
+
+// start learns the run's time line.
+func (b *bench) start(c clock.Clock) { b.started.Store(&c) }
 
 func (b *bench) statuses(ctx context.Context) []cluster.Status { return b.Cluster.Statuses(ctx) }
 

@@ -28,7 +28,10 @@ var grid = map[string]struct {
 	"net.delay":     {1500 * time.Millisecond, times("add", 1, 5, 10, 50, 100)},
 	"net.rate":      {2 * time.Second, rates(1e6, 10e6, 100e6)},
 	"net.partition": {time.Second, []Dose{{}}},
-	"cpu.quota":     {3 * time.Second, []Dose{{"percent": 10.0}, {"percent": 20.0}, {"percent": 50.0}}},
+	"cpu.quota":     {3 * time.Second, []Dose{{"percent": 5.0}, {"percent": 10.0}, {"percent": 20.0}, {"percent": 50.0}, {"percent": 80.0}}},
+	"cpu.contend":   {2 * time.Second, []Dose{contention(4, 128), contention(4, 512), contention(4, 1024), contention(4, 4096), contention(1, 16384)}},
+	"cpu.steal":     {2 * time.Second, []Dose{{"percent": 10.0}, {"percent": 30.0}, {"percent": 50.0}, {"percent": 70.0}, {"percent": 90.0}}},
+	"cpu.pin":       {time.Second, pins()},
 	"disk.delay":    {1500 * time.Millisecond, times("add", 1, 5, 20, 100)},
 	"gc.pause":      {2 * time.Second, times("length", 20, 100, 500)},
 	"process.pause": {2 * time.Second, times("length", 20, 100, 500)},
@@ -42,6 +45,18 @@ func times(name string, millis ...int64) (out []Dose) {
 			d["every_ns"] = int64(600 * time.Millisecond)
 		}
 		out = append(out, d)
+	}
+	return out
+}
+
+func contention(burners, weight int64) Dose { return Dose{"burners": burners, "weight": weight} }
+
+// pins are all single CPUs, at most five.
+func pins() (out []Dose) {
+	for _, c := range usableCPUs() {
+		if len(out) < 5 {
+			out = append(out, Dose{"cpus": strconv.Itoa(c)})
+		}
 	}
 	return out
 }
@@ -180,6 +195,11 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	case "cpu.quota":
 		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.4g%%", d.Float("percent")), fmt.Sprintf("%.4g%%", v.Float("percent"))
 		r.ErrorPct = off(v.Float("percent"), d.Float("percent"))
+	case "cpu.contend", "cpu.steal":
+		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.4g%%", v.Float("asked_percent")), fmt.Sprintf("%.4g%%", v.Float("percent"))
+		r.ErrorPct = off(v.Float("percent"), v.Float("asked_percent"))
+	case "cpu.pin":
+		r.Requested, r.MeasuredP50 = "on "+d.String("cpus"), "on "+v.String("cpus")
 	case "process.kill":
 		r.Requested, r.MeasuredP50 = short(d.Duration("restart")), short(v.Duration("down"))
 		r.ErrorPct = off(v.Float("down_ns"), d.Float("restart_ns"))

@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 			os.Exit(wire.Main(args))
 		case "_spin":
 			os.Exit(faults.SpinMain(args))
+		case "_tenant":
+			os.Exit(faults.TenantMain(args))
 		case "kvserver":
 			if err := kvserver.Main(context.Background(), args, os.Stdout, os.Stderr); err != nil {
 				fmt.Fprintln(os.Stderr, err)
@@ -143,11 +145,11 @@ func TestProvidersConform(t *testing.T) {
 		{"disk.delay", "fuse", faults.Dose{"op": "read", "add_ns": 5 * ms}, nil, time.Second, none},
 		{"disk.delay", "fuse", faults.Dose{"op": "open", "add_ns": 5 * ms}, nil, time.Second, none},
 		{"disk.delay", "fuse", faults.Dose{"op": "rename", "add_ns": 5 * ms}, nil, time.Second, none},
-		{"process.pause", "freezer2", faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}, nil, time.Second, func() string { return stopped(node) }},
-		{"process.pause", "sigstop", faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}, nil, time.Second, func() string { return stopped(node) }},
-		{"process.pause", "freezer1", faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}, nil, time.Second, func() string { return stopped(node) }},
+		{"process.pause", "freezer2", faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}, nil, time.Second, func() string { return faults.Stopped(node) }},
+		{"process.pause", "sigstop", faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}, nil, time.Second, func() string { return faults.Stopped(node) }},
+		{"process.pause", "freezer1", faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}, nil, time.Second, func() string { return faults.Stopped(node) }},
 		{"gc.pause", "agent", faults.Dose{"length_ns": 100 * ms, "every_ns": 400 * ms}, nil, 1500 * time.Millisecond, none},
-		{"process.kill", "signal", faults.Dose{"restart_ns": 300 * ms}, nil, 600 * time.Millisecond, func() string { return stopped(node) }},
+		{"process.kill", "signal", faults.Dose{"restart_ns": 300 * ms}, nil, 600 * time.Millisecond, func() string { return faults.Stopped(node) }},
 	} {
 		t.Run(fmt.Sprint(s.kind, " ", s.provider, " ", s.dose["op"]), func(t *testing.T) {
 			if raced && s.kind == "gc.pause" {
@@ -164,6 +166,7 @@ func TestProvidersConform(t *testing.T) {
 			})
 		})
 	}
+	t.Run("cpu", func(t *testing.T) { conformCPU(t, bench, node) })
 	t.Run("cpu.quota", func(t *testing.T) {
 		busy(t, c, follower)
 		p := bench.Source("cpu.quota", "cgroup1")
@@ -183,18 +186,6 @@ func TestProvidersConform(t *testing.T) {
 			Meter: func(site faults.Site, d faults.Dose) (faults.Meter, error) { return bench.Meter("cpu.quota", site, d) },
 		})
 	})
-}
-
-// stopped says which processes of a node stand still.
-func stopped(n *cluster.Node) string {
-	for _, v := range []int{1, 2} {
-		if f, err := n.Group().Freezer(v); err == nil {
-			if is, _ := f.Frozen(); is {
-				return fmt.Sprintf("frozen by cgroup v%d", v)
-			}
-		}
-	}
-	return ""
 }
 
 // TestNemesisPlaysOnARealCluster plays faults of all families, overlapping

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"strings"
 	"time"
 
 	"brownout/cluster"
+	"brownout/internal/sys/proc"
 )
 
 // Tolerances of a quota. The kernel lets a group overrun by up to a tick in
@@ -33,17 +35,19 @@ const (
 // injection and for at most half a second; the node shares its quota with it
 // for as long. The second is nr_throttled, outside of that time.
 type quotaMeter struct {
-	b       *bench
-	nodes   []*cluster.Node
-	percent float64
-	period  time.Duration
+	b      *bench
+	nodes  []*cluster.Node
+	dose   Dose
+	asked  []float64 // of each node, in percent of one CPU; known once it is in force
+	period time.Duration
 
 	spins []spinLook // one a node, when they were made
 	since []counted  // after them
 	last  []counted
 }
 
-// counted are a group's counters at a time.
+// counted are a group's counters at a time. Where the kernel does not count
+// throttling, its periods are looks at the group's freezers.
 type counted struct {
 	when      time.Time
 	usage     time.Duration
@@ -53,7 +57,7 @@ type counted struct {
 }
 
 func meterQuota(b *bench, site Site, d Dose) (Meter, error) {
-	q, err := quotaOf(d)
+	q, err := quotaOf(d, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -61,13 +65,13 @@ func meterQuota(b *bench, site Site, d Dose) (Meter, error) {
 	if err == nil && len(nodes) == 0 {
 		err = errors.New("no nodes")
 	}
-	return &quotaMeter{b: b, nodes: nodes, percent: q.percent, period: q.period}, err
+	return &quotaMeter{b: b, nodes: nodes, dose: d, period: q.period}, err
 }
 
 func count(n *cluster.Node) (counted, error) {
 	st, err := n.Group().Stat()
-	if err == nil && !(st.Has.CPU && st.Has.Throttling) {
-		err = fmt.Errorf("%s: throttling is not counted", n.Name())
+	if err == nil && !st.Has.CPU {
+		err = fmt.Errorf("%s: its CPU time is not counted", n.Name())
 	}
 	return counted{time.Now(), st.Usage, st.Periods, st.Throttled, st.ThrottledTime}, err
 }
@@ -94,13 +98,22 @@ func round1(x float64) float64 { return math.Round(10*x) / 10 }
 
 func (m *quotaMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
 	if m.spins == nil {
-		m.percent = d.Float("percent")
+		q, err := quotaOf(d, m.b.lastDemand())
+		if err != nil {
+			return Reading{}, Answer{}, err
+		}
+		m.dose, m.asked = d, nil
 		length := spinLength
 		if at, ok := ctx.Deadline(); ok {
 			length = min(length, time.Until(at)/3)
 		}
 		for _, n := range m.nodes {
-			look, err := spin(ctx, m.b.Exe, n, spinThreads(m.percent), length)
+			own, err := q.of(n.Name())
+			if err != nil {
+				return Reading{}, Answer{}, err
+			}
+			m.asked = append(m.asked, own.percent)
+			look, err := spin(ctx, m.b.Exe, n, spinThreads(own.percent), length)
 			if err != nil && ctx.Err() == nil {
 				return Reading{}, Answer{}, err
 			}
@@ -118,9 +131,10 @@ func (m *quotaMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 			return Reading{}, Answer{}, errors.New("too short to measure: the probe did not end")
 		}
 	}
-	<-ctx.Done()
+	frozen := m.lookFrozen(ctx)
 	for i, n := range m.nodes {
 		c, err := count(n)
+		c.periods, c.throttled = c.periods+frozen[i].looks, c.throttled+frozen[i].yes
 		if err != nil {
 			return Reading{}, Answer{}, err
 		}
@@ -129,14 +143,45 @@ func (m *quotaMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 	return m.judge()
 }
 
+// frozenLooks are how often a group was looked at, and found frozen.
+type frozenLooks struct{ looks, yes uint64 }
+
+// lookFrozen waits for ctx's end, and looks meanwhile whether nodes that no
+// bandwidth controller holds back are frozen from time to time.
+func (m *quotaMeter) lookFrozen(ctx context.Context) []frozenLooks {
+	out := make([]frozenLooks, len(m.nodes))
+	const every = 7 * time.Millisecond // out of step with any period
+	for sleep(ctx, every) {
+		for i, n := range m.nodes {
+			if q, err := n.Group().CPUQuota(); err == nil && q.Quota >= 0 {
+				continue
+			}
+			out[i].looks++
+			for _, v := range []int{2, 1} {
+				f, err := n.Group().Freezer(v)
+				if err != nil {
+					continue
+				}
+				if is, _ := f.Frozen(); is {
+					out[i].yes++
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
 func (m *quotaMeter) judge() (Reading, Answer, error) {
-	tol := max(quotaPoints, quotaShare*m.percent)
-	var got, used float64
+	var want, got, used float64
 	var throttled, periods uint64
 	var stalled time.Duration
 	var bad []string
 	for i, n := range m.nodes {
+		asked := m.asked[i]
+		tol := max(min(quotaPoints, asked), quotaShare*asked)
 		s := m.spins[i]
+		want += asked / float64(len(m.nodes))
 		got += s.percent / float64(len(m.nodes))
 		a, b := m.since[i], m.last[i]
 		share := 100 * float64(b.usage-a.usage) / float64(max(b.when.Sub(a.when), 1))
@@ -145,23 +190,26 @@ func (m *quotaMeter) judge() (Reading, Answer, error) {
 		throttled, periods, stalled = throttled+nodeThrottled, periods+nodePeriods, stalled+b.stalled-a.stalled
 		busy := nodePeriods >= busyPeriods && float64(nodeThrottled) >= busyShare*float64(nodePeriods)
 		switch {
-		case busy && math.Abs(share-m.percent) <= tol:
-		case s.percent > m.percent+tol:
-			bad = append(bad, fmt.Sprintf("%s: a spinning process got %.1f %% of a CPU, more than %.4g %%, tolerance %.1f", n.Name(), s.percent, m.percent, tol))
-		case s.percent < m.percent-tol && s.throttled == 0:
-			bad = append(bad, fmt.Sprintf("%s: this host gave a spinning process %.1f %% of a CPU, so that %.4g %% never bound", n.Name(), s.percent, m.percent))
-		case s.percent < m.percent-tol:
-			bad = append(bad, fmt.Sprintf("%s: a spinning process got %.1f %% of a CPU, less than %.4g %%, tolerance %.1f", n.Name(), s.percent, m.percent, tol))
+		case busy && math.Abs(share-asked) <= tol:
+		case s.percent > asked+tol:
+			bad = append(bad, fmt.Sprintf("%s: a spinning process got %.1f %% of a CPU, more than %.4g %%, tolerance %.1f", n.Name(), s.percent, asked, tol))
+		case s.percent < asked-tol && s.throttled == 0 && nodeThrottled == 0:
+			bad = append(bad, fmt.Sprintf("%s: this host gave a spinning process %.1f %% of a CPU, so that %.4g %% never bound", n.Name(), s.percent, asked))
+		case s.percent < asked-tol:
+			bad = append(bad, fmt.Sprintf("%s: a spinning process got %.1f %% of a CPU, less than %.4g %%, tolerance %.1f", n.Name(), s.percent, asked, tol))
 		case nodeThrottled == 0:
-			bad = append(bad, fmt.Sprintf("%s: a quota of %.4g %% never bound: the node used %.1f %%", n.Name(), m.percent, share))
+			bad = append(bad, fmt.Sprintf("%s: a quota of %.4g %% never bound: the node used %.1f %%", n.Name(), asked, share))
 		}
 	}
 	values := Reading{map[string]any{
-		"percent": round1(got), "node_percent": round1(used), "n": int(m.spins[0].periods),
+		"percent": round1(got), "asked_percent": round1(want), "node_percent": round1(used), "n": int(m.spins[0].wall / m.period),
 		"throttled_periods": int64(throttled), "periods": int64(periods), "throttled_ns": int64(stalled),
 	}}
 	why := fmt.Sprintf("%.4g %% of a CPU asked, %.1f %% got with a spinning process (n=%d periods of %s); the node itself was throttled in %d of %d periods and got %.1f %%",
-		m.percent, got, m.spins[0].periods, m.period, throttled, periods, used)
+		want, got, int(m.spins[0].wall/m.period), m.period, throttled, periods, used)
+	if m.dose.Has("of_demand") {
+		why = fmt.Sprintf("%.4g %% of the demand in the baseline: ", m.dose.Float("of_demand")) + why
+	}
 	if bad != nil {
 		return values, Answer{false, why + ": " + strings.Join(bad, "; ")}, nil
 	}
@@ -178,6 +226,9 @@ func (m *quotaMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 		}
 		got = look.percent
 		values := Reading{map[string]any{"percent": round1(got), "throttled_periods": int64(look.throttled)}}
+		if why := stopped(n); why != "" {
+			return values, Answer{false, n.Name() + ": " + why}, nil
+		}
 		if look.throttled > 0 {
 			return values, Answer{false, fmt.Sprintf("%s: a spinning process is throttled in %d of %d periods", n.Name(), look.throttled, look.periods)}, nil
 		}
@@ -187,3 +238,199 @@ func (m *quotaMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 }
 
 func (m *quotaMeter) Close() error { return nil }
+
+// stopped says by which freezer a node is frozen, "" if by none.
+func stopped(n *cluster.Node) string {
+	for _, v := range []int{2, 1} {
+		f, err := n.Group().Freezer(v)
+		if err != nil {
+			continue
+		}
+		if is, _ := f.Frozen(); is {
+			return fmt.Sprintf("it is frozen by cgroup v%d", v)
+		}
+	}
+	return ""
+}
+
+// Tolerances of what burners leave of a CPU: in percentage points of one CPU, or
+// as a share of what they take.
+const (
+	takePoints = 3.0
+	takeShare  = 0.1
+)
+
+// A takeMeter has a process spin in each node's cgroup, as the node would if it
+// wanted all, and says what it no longer gets. None of it may be throttling.
+type takeMeter struct {
+	b      *bench
+	nodes  []*cluster.Node
+	kind   string
+	expect func(Dose, *cluster.Node, int) (float64, error) // taken of each of so many CPUs, in percent
+
+	cpus  map[string]int // on how many a node is while it lasts
+	spins []spinLook
+	base  float64 // what a process got before
+	since []counted
+	waits []schedWait
+}
+
+// A schedWait is how long a node's threads had waited to run, at a time.
+type schedWait struct {
+	when time.Time
+	wait time.Duration
+}
+
+func meterSteal(b *bench, site Site, d Dose) (Meter, error) {
+	if _, err := stealOf(d); err != nil {
+		return nil, err
+	}
+	return newTakeMeter(b, site, d, "cpu.steal", func(d Dose, _ *cluster.Node, _ int) (float64, error) { return d.Float("percent"), nil })
+}
+
+func meterContend(b *bench, site Site, d Dose) (Meter, error) {
+	return newTakeMeter(b, site, d, "cpu.contend", func(d Dose, n *cluster.Node, cpus int) (float64, error) {
+		w, err := contentionOf(d)
+		if err != nil {
+			return 0, err
+		}
+		own, err := n.Group().CPUShares()
+		// Fewer burners than CPUs leave some alone, of which the node takes the best.
+		reach := min(float64(w.threads)/float64(cpus), 1)
+		return reach * 100 * float64(w.shares) / float64(w.shares+own), err
+	})
+}
+
+func newTakeMeter(b *bench, site Site, d Dose, kind string, expect func(Dose, *cluster.Node, int) (float64, error)) (Meter, error) {
+	nodes, err := b.nodes(site.Nodes)
+	if err == nil && len(nodes) == 0 {
+		err = errors.New("no nodes")
+	}
+	if err != nil {
+		return nil, err
+	}
+	at, err := places(site.Nodes, d.String("cpus"))
+	if err != nil {
+		return nil, err
+	}
+	m := &takeMeter{b: b, nodes: nodes, kind: kind, expect: expect, cpus: map[string]int{}}
+	for name, list := range at {
+		cpus, err := parseCPUs(list)
+		if err != nil {
+			return nil, err
+		}
+		m.cpus[name] = len(cpus)
+	}
+	return m, nil
+}
+
+// baseSpin is how long is spun before and after.
+const baseSpin = 150 * time.Millisecond
+
+func (m *takeMeter) Baseline(ctx context.Context) (Reading, error) {
+	look, err := spin(ctx, m.b.Exe, m.nodes[0], 1, baseSpin)
+	m.base = look.percent
+	return Reading{map[string]any{"percent": round1(m.base)}}, err
+}
+
+func waitOf(n *cluster.Node) (schedWait, error) {
+	pids, err := n.Pids()
+	w := schedWait{when: time.Now()}
+	for _, pid := range pids {
+		s, err := proc.ReadSchedStats(pid)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return w, err
+		}
+		w.wait += s.Wait
+	}
+	return w, err
+}
+
+func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
+	if m.spins == nil {
+		length := time.Second
+		if at, ok := ctx.Deadline(); ok {
+			length = min(length, time.Until(at)*2/3/time.Duration(len(m.nodes)))
+		}
+		m.since, m.waits = nil, nil
+		for _, n := range m.nodes {
+			before, err := count(n)
+			if err != nil {
+				return Reading{}, Answer{}, err
+			}
+			look, err := spin(ctx, m.b.Exe, n, m.cpus[n.Name()], length)
+			if err != nil {
+				m.spins = nil
+				if ctx.Err() != nil {
+					err = errors.New("too short to measure: the probe did not end")
+				}
+				return Reading{}, Answer{}, err
+			}
+			wait, err := waitOf(n)
+			if err != nil {
+				return Reading{}, Answer{}, err
+			}
+			m.spins, m.since, m.waits = append(m.spins, look), append(m.since, before), append(m.waits, wait)
+		}
+	}
+	<-ctx.Done()
+	var got, want, waited float64
+	var throttled uint64
+	var bad []string
+	for i, n := range m.nodes {
+		cpus := m.cpus[n.Name()]
+		asked, err := m.expect(d, n, cpus)
+		if err != nil {
+			return Reading{}, Answer{}, err
+		}
+		taken := 100 - m.spins[i].percent/float64(cpus)
+		c, err := count(n)
+		if err != nil {
+			return Reading{}, Answer{}, err
+		}
+		wait, err := waitOf(n)
+		if err != nil {
+			return Reading{}, Answer{}, err
+		}
+		waited += 100 * float64(wait.wait-m.waits[i].wait) / float64(max(wait.when.Sub(m.waits[i].when), 1)) / float64(len(m.nodes))
+		throttled += c.throttled - m.since[i].throttled
+		got, want = got+taken/float64(len(m.nodes)), want+asked/float64(len(m.nodes))
+		if tol := max(takePoints, takeShare*asked); math.Abs(taken-asked) > tol {
+			bad = append(bad, fmt.Sprintf("%s: %.1f %% of a CPU were taken from a spinning process, not %.4g %%, tolerance %.1f", n.Name(), taken, asked, tol))
+		}
+	}
+	if throttled > 0 {
+		bad = append(bad, fmt.Sprintf("%d periods were throttled: that is a quota", throttled))
+	}
+	values := Reading{map[string]any{
+		"percent": round1(got), "asked_percent": round1(want), "node_wait_percent": round1(max(waited, 0)), "throttled_periods": int64(throttled), "n": len(m.spins),
+	}}
+	why := fmt.Sprintf("%.4g %% of a CPU to be taken, %.1f %% missing to a spinning process (%.1f %% of a CPU before); the node's own threads waited %.1f %% of the time, none was throttled",
+		want, got, m.base, max(waited, 0))
+	if bad != nil {
+		return values, Answer{false, why + ": " + strings.Join(bad, "; ")}, nil
+	}
+	return values, Answer{true, why}, nil
+}
+
+// Healed lets a process spin where the node is now: it must get about what it
+// got before, or nearly all of a CPU.
+func (m *takeMeter) Healed(ctx context.Context) (Reading, Answer, error) {
+	values := Reading{map[string]any{}}
+	for _, n := range m.nodes {
+		look, err := spin(ctx, m.b.Exe, n, 1, baseSpin)
+		if err != nil {
+			return values, Answer{}, err
+		}
+		values.Values["percent"] = round1(look.percent)
+		if least := min(m.base, 100) * 0.9; look.percent < least {
+			return values, Answer{false, fmt.Sprintf("%s: a spinning process got %.1f %% of a CPU, less than the %.1f %% before", n.Name(), look.percent, m.base)}, nil
+		}
+		if cpus, err := allowedCPUs(n); err == nil && cpus != formatCPUs(usableCPUs()) && len(m.b.pins.entries[n.Name()]) == 0 {
+			return values, Answer{false, fmt.Sprintf("%s may run on CPUs %s only", n.Name(), cpus)}, nil
+		}
+	}
+	return values, Answer{true, fmt.Sprintf("a spinning process got %v %% of a CPU, %.1f %% before", values.Values["percent"], m.base)}, nil
+}
+
+func (m *takeMeter) Close() error { return nil }

@@ -1,6 +1,10 @@
 package faults
 
-import "brownout/internal/wire"
+import (
+	"context"
+
+	"brownout/internal/wire"
+)
 
 // What the conformance tests need, which is in another package so that the
 // suite can import this one.
@@ -37,3 +41,11 @@ var ShareMeters = map[string]func(*bench, Site, Dose) (Meter, error){
 func (b Bench) MeterBy(m func(*bench, Site, Dose) (Meter, error), s Site, d Dose) (Meter, error) {
 	return m(b.bench, s, d)
 }
+
+var (
+	Stopped     = stopped
+	AllowedCPUs = allowedCPUs
+)
+
+// Watch notes what the nodes use until ctx ends.
+func (b Bench) Watch(ctx context.Context) { b.watchDemand(ctx) }

@@ -126,7 +126,7 @@ func TestAnInterruptedPauseThaws(t *testing.T) {
 			t.Errorf("after a pause by %s: %v", how, err)
 		}
 		cancel()
-		if s := stopped(n); s != "" {
+		if s := faults.Stopped(n); s != "" {
 			t.Error(how, s)
 		}
 	}

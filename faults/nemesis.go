@@ -115,7 +115,12 @@ func newNemesis(ctx context.Context, at mechanisms, c clock.Clock, seed uint64, 
 // Start sets the run's time line, which is known only when all is ready: the
 // healthy links' profile is in force while a load is calibrated, before it.
 // It must be called before [Nemesis.Play] and [Nemesis.Add].
-func (n *Nemesis) Start(c clock.Clock) { n.clock = c }
+func (n *Nemesis) Start(c clock.Clock) {
+	n.clock = c
+	if at, ok := n.at.(interface{ start(clock.Clock) }); ok {
+		at.start(c)
+	}
+}
 
 func (n *Nemesis) emit(e run.Event) {
 	n.emits.Lock()

@@ -81,7 +81,7 @@ func startSpin(exe string, n *cluster.Node, threads int, length time.Duration) (
 		return nil, fmt.Errorf("start spin probe: %w", err)
 	}
 	s := &spinner{cmd, in}
-	if err := n.Group().Add(cmd.Process.Pid); err != nil {
+	if err := errors.Join(n.Group().Add(cmd.Process.Pid), joinCPUs(cmd.Process.Pid, n)); err != nil {
 		s.end()
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length 
 	}
 	read := func() (at, error) {
 		st, err := n.Group().Stat()
-		if err == nil && !(st.Has.CPU && st.Has.Throttling) {
+		if err == nil && !st.Has.CPU {
 			err = errors.New("the group's CPU time is not counted")
 		}
 		return at{time.Now(), st.Usage, st.Periods, st.Throttled}, err

@@ -47,11 +47,11 @@ func TestDelaysOfADiskAddUp(t *testing.T) {
 }
 
 func TestTheLowestQuotaWins(t *testing.T) {
-	a, b := quota{50, time.Second}, quota{20, time.Millisecond}
-	if got := lowestQuota([]quota{a, b}); got != b {
+	a, b := quota{percent: 50, period: time.Second}, quota{percent: 20, period: time.Millisecond}
+	if got := lowestQuota([]quota{a, b}); got.percent != b.percent || got.period != b.period {
 		t.Errorf("lowest = %v", got)
 	}
-	if got := lowestQuota(nil); got != (quota{}) {
+	if got := lowestQuota(nil); got.percent != 0 {
 		t.Errorf("of none = %v", got)
 	}
 }

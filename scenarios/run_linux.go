@@ -166,7 +166,7 @@ func (s *session) setup(ctx context.Context) error {
 // fault and records both.
 func (s *session) arm(ctx context.Context) (err error) {
 	s.nemesis, err = faults.NewNemesis(ctx, faults.Bed{
-		Cluster: s.cluster, Seed: s.Plan.Seed, Emit: s.events.emit, Network: s.Plan.Network, Exe: s.Exe,
+		Cluster: s.cluster, Seed: s.Plan.Seed, Emit: s.events.emit, Network: s.Plan.Network, Exe: s.Exe, Baseline: s.baseline(),
 	})
 	if err != nil {
 		return err
@@ -176,6 +176,17 @@ func (s *session) arm(ctx context.Context) (err error) {
 	}
 	s.manifest.Mechanisms = s.cluster.Mechanisms()
 	return writeJSON(s.path(run.ManifestFile), s.manifest)
+}
+
+// baseline is the phase that the faults are compared with; the zero value if
+// there is none.
+func (s *session) baseline() plan.Phase {
+	for _, p := range s.Plan.Phases {
+		if p.Name == "baseline" {
+			return p
+		}
+	}
+	return plan.Phase{}
 }
 
 // diskFor says what disk the faults need. Without any that hurts a disk, a host

@@ -33,6 +33,8 @@ func helper(argv []string) (code int, ok bool) {
 		return wire.Main(args), true
 	case "_load":
 		return workload.LoadMain(args), true
+	case "_tenant":
+		return faults.TenantMain(args), true
 	case "_spin":
 		return faults.SpinMain(args), true
 	case "_up":

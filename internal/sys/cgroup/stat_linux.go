@@ -125,6 +125,20 @@ func (g *Group) statCPU(s *Stat) error {
 	return nil
 }
 
+// CPUUsage reads the group's CPU time alone, for who asks hundreds of times a second.
+func (g *Group) CPUUsage() (time.Duration, error) {
+	if p := g.v1("cpuacct"); p != "" {
+		n, err := readInt(filepath.Join(p, "cpuacct.usage"))
+		return time.Duration(n), err
+	}
+	p := g.v2()
+	if p == "" {
+		return 0, fmt.Errorf("read CPU time of group %s: %w", g.name, errors.ErrUnsupported)
+	}
+	kv, err := flat(filepath.Join(p, "cpu.stat"))
+	return time.Duration(kv["usage_usec"]) * time.Microsecond, err
+}
+
 func (g *Group) statMemory(s *Stat) error {
 	used, events := "", ""
 	if p := g.v1("memory"); p != "" {

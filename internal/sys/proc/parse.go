@@ -26,6 +26,7 @@ type Stat struct {
 	Threads int
 	Start   uint64 // ticks since boot, field 22: tells one life of a pid from another
 	RSS     int64  // pages
+	CPU     int    // that it ran on last, field 39; -1 if the kernel does not say
 }
 
 // ParseStat takes /proc/PID/stat apart. The second field stands in parentheses
@@ -55,6 +56,10 @@ func ParseStat(b []byte) (Stat, error) {
 	s.Threads = int(p.int(f[20-first]))
 	s.Start = p.uint(f[22-first])
 	s.RSS = p.int(f[24-first])
+	s.CPU = -1
+	if len(f) > 39-first {
+		s.CPU = int(p.int(f[39-first]))
+	}
 	if p.err != nil {
 		return Stat{}, fmt.Errorf("parse process stat %.60q: %w", b, p.err)
 	}

@@ -17,13 +17,13 @@ func TestParseStat(t *testing.T) {
 		{
 			"a shell",
 			"12345 (bash) S 1 12345 12345 34816 12346 4194304 1000 2000 3 4 5 6 7 8 20 0 1 0 987654 1000000 250 18446744073709551615 0 0\n",
-			Stat{PID: 12345, Comm: "bash", State: 'S', PPID: 1, MinFlt: 1000, MajFlt: 3, User: 50 * time.Millisecond, System: 60 * time.Millisecond, Threads: 1, Start: 987654, RSS: 250},
+			Stat{PID: 12345, Comm: "bash", State: 'S', PPID: 1, MinFlt: 1000, MajFlt: 3, User: 50 * time.Millisecond, System: 60 * time.Millisecond, Threads: 1, Start: 987654, RSS: 250, CPU: -1},
 			false,
 		},
 		{
 			"a name made to confuse",
 			"7 (a) R 1 (b c) Z 2 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 42 0 -1 0\n",
-			Stat{PID: 7, Comm: "a) R 1 (b c", State: 'Z', PPID: 2, Threads: 3, Start: 42, RSS: -1},
+			Stat{PID: 7, Comm: "a) R 1 (b c", State: 'Z', PPID: 2, Threads: 3, Start: 42, RSS: -1, CPU: -1},
 			false,
 		},
 		{"nothing", "", Stat{}, true},

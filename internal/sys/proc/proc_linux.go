@@ -87,6 +87,21 @@ func ThreadStates(pid int) ([]byte, error) {
 	return states, nil
 }
 
+// Threads returns the numbers of all threads of a process.
+func Threads(pid int) ([]int, error) {
+	tasks, err := os.ReadDir(file(pid, "task"))
+	if err != nil {
+		return nil, gone(err)
+	}
+	var tids []int
+	for _, t := range tasks {
+		if n, err := strconv.Atoi(t.Name()); err == nil {
+			tids = append(tids, n)
+		}
+	}
+	return tids, nil
+}
+
 // ReadStatus reads /proc/PID/status. PID may be a thread's.
 func ReadStatus(pid int) (Status, error) { return read(ParseStatus, file(pid, "status")) }
 

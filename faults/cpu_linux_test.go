@@ -1,0 +1,128 @@
+package faults_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"brownout/cluster"
+	"brownout/faults"
+	"brownout/faults/faultstest"
+)
+
+// conformCPU tests the faults of the CPU that need no busy node.
+func conformCPU(t *testing.T, bench faults.Bench, node *cluster.Node) {
+	site, nowhere := faults.Site{Nodes: []string{node.Name()}}, faults.Site{Nodes: []string{"n9"}}
+	before, err := faults.AllowedCPUs(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	residue := func() string {
+		if now, err := faults.AllowedCPUs(node); err != nil || now != before {
+			return fmt.Sprintf("the node may run on CPUs %s, %s before (%v)", now, before, err)
+		}
+		return faults.Stopped(node)
+	}
+	for _, s := range []struct {
+		kind, providers string
+		dose, changed   faults.Dose
+		hold            time.Duration
+	}{
+		{"cpu.steal", "cgroup2 cgroup1", faults.Dose{"percent": 60.0, "burst_ns": 10 * ms}, faults.Dose{"percent": 30.0, "burst_ns": 10 * ms}, 1500 * time.Millisecond},
+		{"cpu.contend", "cgroup2 cgroup1", faults.Dose{"burners": int64(2), "weight": int64(1024)}, faults.Dose{"burners": int64(2), "weight": int64(4096)}, 1500 * time.Millisecond},
+		{"cpu.pin", "cgroup2 cgroup1", faults.Dose{"cpus": "0"}, faults.Dose{"cpus": "1"}, time.Second},
+		{"cpu.pin", "affinity", faults.Dose{"cpus": "1"}, faults.Dose{"cpus": "0"}, time.Second},
+		{"cpu.quota", "freezer2", faults.Dose{"percent": 10.0, "period_ns": 50 * ms}, faults.Dose{"percent": 20.0, "period_ns": 50 * ms}, 2 * time.Second},
+	} {
+		t.Run(s.kind+" "+s.providers, func(t *testing.T) {
+			if s.kind == "cpu.quota" {
+				busy(t, bench.Cluster, node.Name())
+			}
+			p := supported(t, bench, s.kind, s.providers)
+			faultstest.Conform(t, faultstest.Subject{
+				Provider: p, Site: site, Nowhere: nowhere, Dose: s.dose, Changed: s.changed, Hold: s.hold, Residue: residue,
+				Meter: func(site faults.Site, d faults.Dose) (faults.Meter, error) { return bench.Meter(s.kind, site, d) },
+			})
+		})
+	}
+}
+
+// supported returns the first of several providers that works here.
+func supported(t *testing.T, bench faults.Bench, kind, names string) faults.Provider {
+	t.Helper()
+	var why error
+	for name := range strings.FieldsSeq(names) {
+		p := bench.Source(kind, name)
+		if why = p.Probe(t.Context()); why == nil {
+			return p
+		}
+	}
+	t.Skip(why)
+	return nil
+}
+
+func TestAQuotaIsAShareOfDemand(t *testing.T) {
+	c := up(t, 1)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	site := faults.Site{Nodes: []string{"n1"}}
+	dose := faults.Dose{"of_demand": 50.0, "period_ns": 50 * ms}
+	p := supported(t, bench, "cpu.quota", "cgroup2 cgroup1")
+	if _, err := p.Inject(t.Context(), site, dose); err == nil || !strings.Contains(err.Error(), "long enough") {
+		t.Errorf("with nothing known: %v", err)
+	}
+	busy(t, c, "n1")
+	go bench.Watch(t.Context())
+	n, _ := c.Node("n1")
+	from, err := n.Group().CPUUsage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	time.Sleep(1500 * time.Millisecond)
+	to, err := n.Group().CPUUsage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := 100 * float64(to-from) / float64(time.Since(begun))
+	inj, err := p.Inject(t.Context(), site, dose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := n.Group().CPUQuota()
+	if e := inj.Heal(t.Context()); e != nil {
+		t.Error(e)
+	}
+	if got := q.Percent(); err != nil || got < used/4 || got > used {
+		t.Errorf("half of a demand of %.1f %% became %.1f %% (%v)", used, got, err)
+	}
+}
+
+func TestDosesThatCannotBeGivenAreRefusedWithTheirRange(t *testing.T) {
+	c := up(t, 1)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	for _, tt := range []struct {
+		kind, providers string
+		dose            faults.Dose
+		want            string
+	}{
+		{"cpu.quota", "cgroup2 cgroup1", faults.Dose{"percent": 5.0, "period_ns": 10 * ms}, "1ms or more"},
+		{"cpu.quota", "cgroup2 cgroup1", faults.Dose{"percent": 20.0, "period_ns": 100 * ms, "burst_ns": 30 * ms}, "at most 20ms"},
+		{"cpu.quota", "cgroup2 cgroup1", faults.Dose{}, "one of percent and of_demand"},
+		{"cpu.quota", "freezer2", faults.Dose{"percent": 60.0, "period_ns": 2 * ms}, "4ms or more"},
+		{"cpu.steal", "cgroup2 cgroup1", faults.Dose{"percent": 5.0, "burst_ns": 100 * ms}, "1ms to 50ms"},
+		{"cpu.steal", "cgroup2 cgroup1", faults.Dose{"percent": 50.0, "cpus": "4000"}, "this host has"},
+		{"cpu.pin", "cgroup2 cgroup1 affinity", faults.Dose{"cpus": "4000"}, "this host has"},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			p := supported(t, bench, tt.kind, tt.providers)
+			inj, err := p.Inject(t.Context(), faults.Site{Nodes: []string{"n1"}}, tt.dose)
+			if err == nil {
+				inj.Heal(t.Context())
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v: %v; want %q", tt.dose, err, tt.want)
+			}
+		})
+	}
+}
