@@ -61,12 +61,21 @@ const uidBase = 1_900_000_000
 // host that does not let us (a user namespace without that range), all nodes
 // run as root without capabilities.
 func (n *Node) makeDirs(uid int) error {
-	data := filepath.Join(n.dir, "data")
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return err
+	for _, name := range []string{"data", notesDir} {
+		dir := filepath.Join(n.dir, name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err := os.Lchown(dir, uid, uid); err != nil {
+			return err
+		}
 	}
-	return os.Lchown(data, uid, uid)
+	return nil
 }
+
+// notesDir is what a target leaves for the run beside its data, below the
+// node's directory and seen in the box as /notes. No fault touches it.
+const notesDir = "notes"
 
 // clone starts the box's init in namespaces of its own and gives it the orders
 // that it can follow without anybody else: to build the box.

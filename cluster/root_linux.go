@@ -34,6 +34,11 @@ func buildRoot(s *setup) error {
 		return err
 	}
 	defer data.Close()
+	notes, err := os.OpenFile(filepath.Join(r, notesDir), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer notes.Close()
 	disk := "data"
 	devices := []string{"null", "zero", "full", "random", "urandom", "tty"}
 	if s.Disk == DiskSlowFS {
@@ -59,6 +64,9 @@ func buildRoot(s *setup) error {
 		func() error { return mount.Proc(at("proc")) },
 		func() error { return attachSelf(at(brownout)) },
 		func() error { return mount.Bind(fmt.Sprintf("/proc/self/fd/%d", data.Fd()), at(disk)) },
+		func() error {
+			return mount.Bind(fmt.Sprintf("/proc/self/fd/%d", notes.Fd()), at(notesDir))
+		},
 		func() error { return unix.Sethostname([]byte(s.Name)) },
 		func() error { return mount.Pivot(r) },
 	} {
@@ -87,6 +95,7 @@ func makeDirs(r string, s *setup) error {
 		{"var/tmp", 0o777 | os.ModeSticky, 0},
 		{"run", 0o755, s.UID}, // admin socket
 		{"data", 0o700, s.UID},
+		{notesDir, 0o700, s.UID},
 		{"root", 0o700, 0},
 	} {
 		p := filepath.Join(r, d.path)

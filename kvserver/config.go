@@ -48,6 +48,8 @@ type Config struct {
 	LogCache      int `json:"log_cache,omitempty"`       // entries held in memory for followers; default 1024
 	SegmentBytes  int `json:"segment_bytes,omitempty"`   // size of one wal file; default 64 MiB
 
+	Stages string `json:"stages,omitempty"` // file for notes of when requests passed their stages; none if empty
+
 	LogLevel string `json:"log_level,omitempty"` // "trace" to "error", "off"; default "info"
 }
 

@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+
+	"brownout/kvserver/stages"
 )
 
 // A front serves the Redis protocol. Every connection has a reader, which
@@ -21,6 +23,7 @@ type front struct {
 	writes *proposer
 	reads  *confirmer
 	info   func() string
+	notes  *stages.Recorder
 
 	clients, accepted, rejected atomic.Int64
 	pending                     atomic.Int64 // runs begun and not answered
@@ -98,10 +101,13 @@ type client struct {
 	quit  bool
 	own   run // what needs no writer
 	plan  []step
+	// When what the reader has last read came in, and was understood.
+	received, parsed int64
 
-	wmu  sync.Mutex // guards w and name
-	w    *respWriter
-	name string
+	wmu   sync.Mutex // guards w, name and notes
+	w     *respWriter
+	name  string
+	notes []stages.Record // of requests whose answers wait for the next flush
 
 	mu      sync.Mutex // guards what follows
 	pending []*run     // writes, in the order of arrival
@@ -119,6 +125,8 @@ type run struct {
 	plan  []step
 	call  *call
 	bytes int // of the arguments
+
+	received, parsed int64 // as the client's then
 }
 
 type class uint8
@@ -133,12 +141,13 @@ const (
 func (f *front) read(cl *client) {
 	for err := error(nil); err == nil && !cl.quit; {
 		if err = cl.in.fill(); err == nil {
+			cl.received = f.notes.Now()
 			err = f.serveBuffered(cl)
 		}
-		cl.flush()
+		f.flush(cl)
 	}
 	cl.drain(0, 0)
-	cl.flush()
+	f.flush(cl)
 	close(cl.over)
 	cl.conn.Close()
 	f.mu.Lock()
@@ -159,6 +168,7 @@ func (f *front) serveBuffered(cl *client) error {
 			}
 			cl.plan = append(cl.plan, f.table.parse(args))
 		}
+		cl.parsed = f.notes.Now()
 		f.commands.Add(uint64(len(cl.plan)))
 		if isProtocol(err) {
 			cl.plan = append(cl.plan, step{bad: "ERR " + err.Error()})
@@ -190,8 +200,9 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 	}
 	cl.drain(0, 0)
 	r := &cl.own
-	r.class, r.plan = class, plan[:n]
+	r.class, r.plan, r.received, r.parsed = class, plan[:n], cl.received, cl.parsed
 	r.call.fill(r.plan)
+	r.call.at = passage{queued: f.notes.Now()}
 	if class == classRead && !local {
 		f.pending.Add(1)
 		defer f.pending.Add(-1)
@@ -200,6 +211,7 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 		} else if !now {
 			<-r.call.notify
 		}
+		r.call.at.proposed = f.notes.Now()
 	}
 	cl.wmu.Lock()
 	defer cl.wmu.Unlock()
@@ -211,6 +223,7 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 func (f *front) start(cl *client, plan []step) {
 	r := cl.next()
 	r.class, r.plan, r.bytes = classWrite, append(r.plan[:0], plan...), 0
+	r.received, r.parsed = cl.received, cl.parsed
 	for i := range plan {
 		r.bytes += plan[i].bytes
 	}
@@ -294,7 +307,7 @@ func (f *front) write(cl *client) {
 			cl.recycle(r)
 			f.pending.Add(-1)
 		}
-		cl.w.flush()
+		f.send(cl)
 		cl.wmu.Unlock()
 		nudge(cl.room)
 	}
@@ -308,8 +321,11 @@ func (f *front) answer(cl *client, r *run) {
 	case c.res[0].code == resFail:
 		c.fail(c.res[0].s)
 	default:
-		f.fsm.read(c.ops, c.res)
+		c.at.locking = f.notes.Now()
+		c.at.locked = f.fsm.read(c.ops, c.res)
+		c.at.answered = f.notes.Now()
 	}
+	f.note(cl, r)
 	for i := range r.plan {
 		switch s := &r.plan[i]; {
 		case s.bad != "":
@@ -393,10 +409,52 @@ func (cl *client) drain(n, bytes int) {
 }
 
 // flush sends what the reader has answered itself.
-func (cl *client) flush() {
+func (f *front) flush(cl *client) {
 	cl.wmu.Lock()
 	defer cl.wmu.Unlock()
+	f.send(cl)
+}
+
+// send gives what has been answered to the socket. The caller holds wmu.
+func (f *front) send(cl *client) {
 	cl.w.flush()
+	if len(cl.notes) == 0 {
+		return
+	}
+	now := f.notes.Now()
+	for i := range cl.notes {
+		cl.notes[i].T[stages.Sent] = now
+		f.notes.Note(&cl.notes[i])
+	}
+	cl.notes = cl.notes[:0]
+}
+
+// note keeps when the commands of a run passed their stages, until they are
+// sent. The caller holds wmu.
+func (f *front) note(cl *client, r *run) {
+	if len(r.call.ops) == 0 || !f.notes.Wants() {
+		return
+	}
+	at, now := &r.call.at, f.notes.Now()
+	for i := range r.call.ops {
+		o := &r.call.ops[i]
+		var value []byte
+		switch o.kind {
+		case opSet, opSetNX, opSetXX, opAppend, opCAS:
+			value = o.args[len(o.args)-1]
+		case opGet, opDel:
+		default:
+			continue // not of a history's kinds
+		}
+		cl.notes = append(cl.notes, stages.Record{
+			Kind: stages.Request, Code: uint8(o.kind), Peer: stages.NoPeer, N: uint32(cl.id),
+			A: stages.Hash(o.args[0], value), B: at.index,
+			T: [...]int64{
+				stages.Received: r.received, stages.Parsed: r.parsed, stages.Queued: at.queued, stages.Proposed: at.proposed,
+				stages.Locking: at.locking, stages.Locked: at.locked, stages.Answered: at.answered, stages.Encoding: now, stages.Sent: 0,
+			},
+		})
+	}
 }
 
 func nudge(c chan struct{}) {

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"brownout/kvserver/stages"
 )
 
 // A result is what a command came to, on its way back to the client.
@@ -60,7 +62,8 @@ type fsm struct {
 	sessions sessions
 	applied  uint64 // index of the last entry that reached this machine
 
-	ops []op // scratch of Raft's goroutine
+	ops   []op // scratch of Raft's goroutine
+	notes *stages.Recorder
 }
 
 var _ raft.BatchingFSM = (*fsm)(nil)
@@ -86,8 +89,16 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // version's: the only safe answer is to stop.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
+	begun := f.notes.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	locked := f.notes.Now()
+	defer func() {
+		f.notes.Note(&stages.Record{
+			Kind: stages.Apply, Peer: stages.NoPeer, A: logs[0].Index, B: logs[len(logs)-1].Index,
+			T: [9]int64{stages.ApplyBegun: begun, stages.ApplyLocked: locked, stages.ApplyDone: f.notes.Now()},
+		})
+	}()
 	for i, l := range logs {
 		if l.Type == raft.LogCommand {
 			ops, err := decodeEntry(l.Data, f.ops[:0])
@@ -193,13 +204,15 @@ func (f *fsm) query(o *op) result {
 	panic(fmt.Sprintf("kvserver: command kind %d has no meaning", o.kind))
 }
 
-// read answers reads from the state as it is here and now.
-func (f *fsm) read(ops []op, res []result) {
+// read answers reads from the state as it is here and now, and says since when.
+func (f *fsm) read(ops []op, res []result) (locked int64) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
+	locked = f.notes.Now()
 	for i := range ops {
 		res[i] = f.query(&ops[i])
 	}
+	return locked
 }
 
 func (f *fsm) home(key []byte) int { return int(maphash.Bytes(f.seed, key) % shards) }

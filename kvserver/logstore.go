@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/metadb"
 	segmentfile "github.com/hashicorp/raft-wal/segment"
+
+	"brownout/kvserver/stages"
 )
 
 // A storage is everything a node keeps: entries, votes and snapshots.
@@ -27,10 +30,10 @@ type storage struct {
 }
 
 // openStorage opens what c.Log names, below c.Dir.
-func openStorage(c Config, log hclog.Logger) (*storage, error) {
+func openStorage(c Config, log hclog.Logger, notes *stages.Recorder) (*storage, error) {
 	if c.Log == "memory" {
 		mem := raft.NewInmemStore()
-		m := &meteredLog{LogStore: mem}
+		m := &meteredLog{LogStore: mem, notes: notes}
 		return &storage{logs: m, stable: mem, snaps: raft.NewInmemSnapshotStore(), meter: m, close: func() error { return nil }}, nil
 	}
 	dir := filepath.Join(c.Dir, c.Log)
@@ -42,16 +45,17 @@ func openStorage(c Config, log hclog.Logger) (*storage, error) {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
 	var store durable
+	m := &meteredLog{notes: notes}
 	switch c.Log {
 	case "wal":
-		store, err = openWAL(dir, c.SegmentBytes, log)
+		store, err = openWAL(dir, c.SegmentBytes, log, &m.disk)
 	case "bolt":
 		store, err = openBolt(filepath.Join(dir, "log.db"))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s log: %w", c.Log, err)
 	}
-	m := &meteredLog{LogStore: store}
+	m.LogStore = store
 	cache, err := raft.NewLogCache(c.LogCache, m)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make log cache: %w", err), store.Close())
@@ -72,10 +76,10 @@ type walLog struct {
 	meta *metadb.BoltMetaDB
 }
 
-func openWAL(dir string, segment int, log hclog.Logger) (durable, error) {
+func openWAL(dir string, segment int, log hclog.Logger, times *diskTimes) (durable, error) {
 	meta := &metadb.BoltMetaDB{}
 	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segment), wal.WithMetaStore(meta),
-		wal.WithSegmentFiler(segmentfile.NewFiler(dir, walFS{fs.New()})))
+		wal.WithSegmentFiler(segmentfile.NewFiler(dir, walFS{fs.New(), times})))
 	if err != nil {
 		return nil, errors.Join(err, meta.Close())
 	}
@@ -89,6 +93,8 @@ func (w *walLog) Close() error { return errors.Join(w.WAL.Close(), w.meta.Close(
 // where the store is durable, waiting for the disk.
 type meteredLog struct {
 	raft.LogStore
+	notes          *stages.Recorder
+	disk           diskTimes
 	store          histogram
 	entries, bytes atomic.Uint64
 }
@@ -98,16 +104,67 @@ func (m *meteredLog) StoreLog(l *raft.Log) error { return m.StoreLogs([]*raft.Lo
 
 // StoreLogs implements [raft.LogStore].
 func (m *meteredLog) StoreLogs(logs []*raft.Log) error {
+	m.disk.reset()
 	start := time.Now()
 	err := m.LogStore.StoreLogs(logs)
-	m.store.record(time.Since(start))
+	took := time.Since(start)
+	m.store.record(took)
 	m.entries.Add(uint64(len(logs)))
 	var n int
 	for _, l := range logs {
 		n += len(l.Data)
 	}
 	m.bytes.Add(uint64(n))
+	if m.notes != nil && err == nil && len(logs) > 0 {
+		rec := stages.Record{
+			Kind: stages.Store, Peer: stages.NoPeer, N: uint32(n), A: logs[0].Index, B: logs[len(logs)-1].Index,
+			T: [9]int64{stages.StoreBegun: m.notes.At(start), stages.StoreDone: m.notes.At(start.Add(took))},
+		}
+		m.disk.note(&rec, m.notes)
+		m.notes.Note(&rec)
+	}
 	return err
+}
+
+// diskTimes are when the write and the sync of one StoreLogs happened. The wal
+// does both in the goroutine that stores; its rotation of files, in another
+// one, may blur one reading in thousands.
+type diskTimes struct {
+	mu                     sync.Mutex
+	written, asked, synced time.Time
+}
+
+func (d *diskTimes) reset() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.written, d.asked, d.synced = time.Time{}, time.Time{}, time.Time{}
+}
+
+// note puts the times into a record of a Store.
+func (d *diskTimes) note(rec *stages.Record, r *stages.Recorder) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for stage, t := range map[int]time.Time{stages.StoreCoded: d.written, stages.StoreWritten: d.asked, stages.StoreSynced: d.synced} {
+		if !t.IsZero() {
+			rec.T[stage] = r.At(t)
+		}
+	}
+}
+
+// write notes when the first write began.
+func (d *diskTimes) write(at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.written.IsZero() {
+		d.written = at
+	}
+}
+
+// sync notes when the last sync began and ended.
+func (d *diskTimes) sync(asked, synced time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked, d.synced = asked, synced
 }
 
 // IsMonotonic implements [raft.MonotonicLogStore].

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"brownout/kvserver/stages"
 )
 
 // A call carries the commands of a run through the proposer or the confirmer
@@ -23,6 +25,14 @@ type call struct {
 	mu   sync.Mutex
 	gen  uint64
 	left int
+	at   passage
+}
+
+// A passage is when a call passed the stages that the front cannot see, for
+// [stages.Record]; all 0 where nothing is noted.
+type passage struct {
+	queued, proposed, locking, locked, answered int64
+	index                                       uint64 // of the entry
 }
 
 func newCall(notify chan struct{}) *call { return &call{notify: notify} }
@@ -52,13 +62,18 @@ func (s slot) open() bool {
 }
 
 // answer gives the command its result, unless the call has been answered.
-func (s slot) answer(r result) {
+func (s slot) answer(r result) { s.pass(r, passage{}) }
+
+// pass is answer for a command that has gone all the way.
+func (s slot) pass(r result, at passage) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	if s.c.gen != s.gen || s.c.left == 0 {
 		return
 	}
 	s.c.res[s.i] = r
+	at.queued = s.c.at.queued
+	s.c.at = at
 	if s.c.left--; s.c.left == 0 {
 		s.c.finished.Store(true)
 		nudge(s.c.notify)
@@ -72,6 +87,7 @@ type proposer struct {
 	raft     *raft.Raft
 	limits   Config
 	redirect func() string // why this node cannot take a write: MOVED or UNAVAIL and the rest
+	notes    *stages.Recorder
 	wake     chan struct{}
 
 	mu       sync.Mutex
@@ -109,6 +125,7 @@ func (p *proposer) submit(c *call) (refused string) {
 		return "UNAVAIL too many writes are waiting (max_queue, max_queue_bytes)"
 	}
 	gen := c.begin(len(c.ops))
+	c.at = passage{queued: p.notes.At(now)}
 	for i := range c.ops {
 		p.queue = append(p.queue, slot{c, gen, i, now})
 	}
@@ -188,9 +205,10 @@ func (p *proposer) propose(batch []slot, ops []op) {
 		p.commit.record(time.Since(start))
 		p.entries.Add(1)
 		p.commands.Add(uint64(len(res)))
+		at := passage{proposed: p.notes.At(start), answered: p.notes.Now(), index: f.Index()}
 		p.mu.Lock()
 		for i, s := range batch {
-			s.answer(res[i])
+			s.pass(res[i], at)
 		}
 		p.mu.Unlock()
 		return

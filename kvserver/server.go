@@ -16,6 +16,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
+
+	"brownout/kvserver/stages"
 )
 
 // Main is the program: kvserver --config FILE. It serves until ctx ends.
@@ -68,6 +70,7 @@ type server struct {
 
 	clients []net.Listener
 	admin   net.Listener
+	notes   *stages.Recorder
 	store   *storage
 	trans   *transport
 	raft    *raft.Raft
@@ -89,6 +92,16 @@ func open(c Config, logTo io.Writer, under func(link) link) (_ *server, err erro
 			err = errors.Join(err, s.close())
 		}
 	}()
+	if c.Stages != "" {
+		h := stages.Header{Node: c.ID}
+		for _, p := range c.Peers {
+			h.Members = append(h.Members, p.ID)
+		}
+		if s.notes, err = stages.Open(c.Stages, h); err != nil {
+			return nil, fmt.Errorf("stages: %w", err)
+		}
+		s.fsm.notes = s.notes
+	}
 	// Listen first: peers that want to kick off an election find the port while the disk is still busy.
 	l, err := newLink(c, s.log.Named("net"))
 	if err != nil {
@@ -101,7 +114,7 @@ func open(c Config, logTo io.Writer, under func(link) link) (_ *server, err erro
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
-	if s.store, err = openStorage(c, s.log.Named("store")); err != nil {
+	if s.store, err = openStorage(c, s.log.Named("store"), s.notes); err != nil {
 		return nil, err
 	}
 	if err := s.startRaft(); err != nil {
@@ -175,8 +188,9 @@ func (s *server) startRaft() error {
 		return err
 	}
 	s.writes = newProposer(s.raft, s.c, s.redirect)
+	s.writes.notes = s.notes
 	s.front = &front{
-		c: s.c, table: newTable(), fsm: s.fsm, writes: s.writes, reads: s.reads, info: s.infoText, conns: map[*client]struct{}{},
+		c: s.c, table: newTable(), fsm: s.fsm, writes: s.writes, reads: s.reads, info: s.infoText, notes: s.notes, conns: map[*client]struct{}{},
 	}
 	return nil
 }
@@ -297,6 +311,7 @@ func (s *server) close() error {
 	if s.store != nil {
 		errs = append(errs, s.store.close())
 	}
+	errs = append(errs, s.notes.Close())
 	return errors.Join(errs...)
 }
 

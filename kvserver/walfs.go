@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/types"
@@ -16,7 +17,10 @@ import (
 // system's journal, which costs as much again as the data. So this file system
 // writes zeros a little ahead of the wal, which reads the same as before; and
 // it uses fdatasync, since neither size nor any time of the file matters.
-type walFS struct{ *fs.FS }
+type walFS struct {
+	*fs.FS
+	times *diskTimes
+}
 
 const zeroChunk = 256 << 10
 
@@ -32,7 +36,7 @@ func (w walFS) Create(dir, name string, size uint64) (types.WritableFile, error)
 	if !ok {
 		return f, nil
 	}
-	return &walFile{File: &file.File, first: file.Sync, size: int64(size)}, nil
+	return &walFile{times: w.times, File: &file.File, first: file.Sync, size: int64(size)}, nil
 }
 
 // OpenWriter implements [types.VFS].
@@ -50,12 +54,13 @@ func (w walFS) OpenWriter(dir, name string) (types.WritableFile, error) {
 		file.Close()
 		return nil, fmt.Errorf("stat segment: %w", err)
 	}
-	return &walFile{File: file, first: file.Sync, size: info.Size()}, nil
+	return &walFile{times: w.times, File: file, first: file.Sync, size: info.Size()}, nil
 }
 
 // A walFile is one segment. The wal writes it from front to back.
 type walFile struct {
 	*os.File
+	times  *diskTimes
 	mu     sync.Mutex
 	first  func() error // the first sync, which makes the directory entry durable too; nil afterwards
 	size   int64
@@ -64,6 +69,7 @@ type walFile struct {
 
 // WriteAt implements [io.WriterAt].
 func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
+	f.times.write(time.Now())
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n, err := f.File.WriteAt(p, off)
@@ -84,6 +90,8 @@ func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
 
 // Sync implements [types.WritableFile].
 func (f *walFile) Sync() error {
+	asked := time.Now()
+	defer func() { f.times.sync(asked, time.Now()) }()
 	f.mu.Lock()
 	first := f.first
 	f.first = nil

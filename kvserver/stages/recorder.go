@@ -2,6 +2,7 @@ package stages
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ type Recorder struct {
 	base time.Time // carries a monotonic reading
 	zero int64     // the host's monotonic clock then
 	file *os.File
+	once sync.Once
 	stop chan struct{}
 	done chan struct{}
 	err  error
@@ -166,9 +168,9 @@ func (r *Recorder) Close() error {
 	if r == nil {
 		return nil
 	}
-	close(r.stop)
+	r.once.Do(func() { close(r.stop) })
 	<-r.done
-	if err := r.file.Close(); r.err == nil {
+	if err := r.file.Close(); r.err == nil && !errors.Is(err, os.ErrClosed) {
 		r.err = err
 	}
 	return r.err
