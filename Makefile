@@ -6,7 +6,7 @@ export CGO_ENABLED = 0
 # sudo often hides the usual place of Go.
 export PATH := $(PATH):/usr/local/go/bin
 
-.PHONY: help build demo test unit bench fuzz container lint fmt ci clean
+.PHONY: help build demo test unit vmtest bench fuzz container lint fmt ci clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
@@ -23,6 +23,9 @@ test: ## all tests; as root also those that need the kernel, without root it say
 unit: ## the quick part, without root and kernel
 	@$(GO) test -short ./...
 
+vmtest: ## tests on a stock kernel in QEMU: netem, device mapper, cgroup v2 alone (apt; root the first time)
+	@GO="$(GO)" .ci/vmtest
+
 bench: build ## benchmarks: ratios within one run (root)
 	@GO="$(GO)" .ci/bench
 
@@ -38,10 +41,11 @@ lint: ## gofumpt, go vet, staticcheck, tidy modules, other systems still compile
 fmt: ## format all files as lint wants them
 	@$(GO) tool gofumpt -w $$(git ls-files '*.go')
 
-ci: ## what .ci/run calls: lint, the README's test command, then containers
+ci: ## what .ci/run calls: lint, the README's test command, then containers and a virtual machine
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory container
+	@$(MAKE) --no-print-directory vmtest
 
 clean: ## remove what was built; `brownout clean` is for what a dead run left on the host
 	@rm -rf bin

@@ -50,9 +50,16 @@ func summarize(in io.Reader, out io.Writer) error {
 			for _, line := range output[k] {
 				fmt.Fprint(out, line)
 			}
+			delete(output, k)
 			if e.Test != "" {
 				failed++
 			} else {
+				for other, lines := range output { // tests that never ended
+					if other.pkg == e.Package {
+						fmt.Fprint(out, strings.Join(lines, ""))
+						delete(output, other)
+					}
+				}
 				fmt.Fprintf(out, "FAIL\t%s\t%.1fs\n", e.Package, e.Elapsed)
 			}
 		case "pass":

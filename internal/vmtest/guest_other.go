@@ -1,0 +1,5 @@
+//go:build !linux
+
+package main
+
+func guest() { panic("the guest is a Linux machine") }

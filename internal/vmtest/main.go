@@ -1,0 +1,221 @@
+// Command vmtest runs tests of kernel mechanisms on a stock kernel in QEMU,
+// because a developer's host rarely has all of them: netem, the device mapper
+// and a pure cgroup v2 hierarchy. .ci/vmtest calls it with a kernel package's
+// tree.
+//
+// It packs test binaries, brownout, kernel modules and itself as /init into an
+// initramfs, boots it and prints what `go test -json` would have printed. It
+// needs no KVM: QEMU translates.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A suite is a package's tests, or a command, that runs in the machine.
+type suite struct {
+	Name string   // import path, or what the command shows
+	Args []string // flags of the test binary, or the command's argv
+	Test bool
+}
+
+// suites are what needs a kernel that developers' hosts do not have, and what
+// must also work on that one.
+var suites = []suite{
+	tests("brownout/internal/sys/cgroup", "."),
+	tests("brownout/internal/sys/freezer", "."),
+	tests("brownout/internal/sys/link", "."),
+	command("brownout/cmd/doctor", "/bin/brownout", "doctor"),
+}
+
+func tests(pkg, run string) suite { return suite{pkg, []string{"-test.run=" + run}, true} }
+
+func command(name string, argv ...string) suite { return suite{name, argv, false} }
+
+const module = "brownout/"
+
+// modules are loaded, with what they depend on, if the kernel has them as such.
+var modules = strings.Fields(`
+	veth bridge tun ifb inet_diag tcp_diag udp_diag
+	sch_netem sch_htb sch_tbf sch_ingress cls_u32 cls_bpf act_mirred
+	loop ext4 fuse dm-mod dm-delay dm-flakey`)
+
+func main() {
+	if os.Getpid() == 1 {
+		guest()
+		return
+	}
+	kernel := flag.String("kernel", "", "tree of an unpacked kernel package")
+	within := flag.Duration("within", 5*time.Minute, "for the machine to boot, run everything and power off")
+	only := flag.String("only", "", "run only suites whose name contains this")
+	run := flag.String("run", "", "in place of a suite's own pattern of tests")
+	keep := flag.String("keep", "", "directory for the image and the kernel's log; default a temporary one")
+	flag.Parse()
+	var chosen []suite
+	for _, s := range suites {
+		if strings.Contains(s.Name, *only) {
+			if *run != "" && s.Test {
+				s.Args = []string{"-test.run=" + *run}
+			}
+			chosen = append(chosen, s)
+		}
+	}
+	if err := host(*kernel, *keep, *within, chosen); err != nil {
+		fmt.Fprintln(os.Stderr, "vmtest:", err)
+		os.Exit(1)
+	}
+}
+
+func host(kernel, dir string, within time.Duration, chosen []suite) error {
+	if dir == "" {
+		d, err := os.MkdirTemp("", "bo-vmtest-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(d)
+		dir = d
+	}
+	images, err := filepath.Glob(filepath.Join(kernel, "boot/vmlinuz-*"))
+	if err != nil || len(images) != 1 {
+		return fmt.Errorf("%s holds %d kernels, want one boot/vmlinuz-*", kernel, len(images))
+	}
+	image := filepath.Join(dir, "initramfs")
+	if err := pack(image, kernel, chosen); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	return boot(ctx, images[0], image, filepath.Join(dir, "console"), os.Stdout)
+}
+
+// boot runs the machine and turns what it says on its second serial port into
+// the events of `go test -json`. The first is the kernel's console.
+func boot(ctx context.Context, kernel, image, console string, out io.Writer) (err error) {
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
+		// Not microvm: its clock is wrong or does not start without KVM.
+		"-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
+		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot",
+		"-kernel", kernel, "-initrd", image,
+		"-append", "console=ttyS0 loglevel=6 panic=-1 reboot=t mitigations=off tsc=nowatchdog no_timer_check psi=1",
+		"-serial", "file:"+console, "-serial", "stdio")
+	cmd.Stderr = os.Stderr
+	said, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended, failed, parseErr := report(ctx, said, out)
+	err = cmd.Wait()
+	fmt.Fprintf(os.Stderr, "vmtest: the machine ran for %.0fs\n", time.Since(begin).Seconds())
+	switch {
+	case parseErr != nil:
+		return parseErr
+	case context.Cause(ctx) != nil && !ended:
+		return fmt.Errorf("the machine did not end in time; its console:\n%s", tail(console))
+	case !ended:
+		return fmt.Errorf("the machine died (%v); its console:\n%s", err, tail(console))
+	case failed > 0:
+		return fmt.Errorf("%d suites failed", failed)
+	}
+	return nil
+}
+
+// Marks of the guest's report, each a line of its own before and after what a
+// suite prints.
+const (
+	markBegin = "\x01begin "
+	markEnd   = "\x01end "
+	markOver  = "\x01over"
+)
+
+// report reads the guest's report to its end. It says whether it had one, and
+// how many suites failed.
+func report(ctx context.Context, said io.Reader, out io.Writer) (ended bool, failed int, err error) {
+	in := bufio.NewReader(said)
+	var (
+		pkg  string
+		conv *exec.Cmd
+		to   io.WriteCloser
+	)
+	finish := func(ok bool) error {
+		if conv == nil {
+			return nil
+		}
+		if !ok {
+			failed++
+			fmt.Fprint(to, "\n\x16FAIL\n") // a suite that died did not say so
+		}
+		err := errors.Join(to.Close(), conv.Wait())
+		conv = nil
+		return err
+	}
+	for {
+		line, rerr := in.ReadString('\n')
+		line = strings.ReplaceAll(line, "\r", "")
+		switch {
+		case strings.HasPrefix(line, markBegin):
+			pkg = strings.TrimSpace(line[len(markBegin):])
+			conv = exec.Command("go", "tool", "test2json", "-t", "-p", pkg)
+			conv.Stdout, conv.Stderr = out, os.Stderr
+			if to, err = conv.StdinPipe(); err != nil {
+				return false, failed, err
+			}
+			if err := conv.Start(); err != nil {
+				return false, failed, fmt.Errorf("test2json: %w", err)
+			}
+		case strings.HasPrefix(line, markEnd):
+			if err := finish(strings.TrimSpace(line[len(markEnd):]) == "ok"); err != nil {
+				return false, failed, err
+			}
+		case strings.HasPrefix(line, markOver):
+			ended = true
+		case conv != nil:
+			if _, err := io.WriteString(to, line); err != nil {
+				return false, failed, err
+			}
+		}
+		if rerr != nil {
+			if conv != nil {
+				fmt.Fprintf(to, "\nvmtest: the machine ended in the middle of %s (%v)\n", pkg, context.Cause(ctx))
+				return false, failed, finish(false)
+			}
+			return ended, failed, nil
+		}
+	}
+}
+
+// tail is the end of a file, for an error.
+func tail(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.Split(b, []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-40):], []byte("\n")))
+}
+
+// A manifest tells the guest what to do.
+type manifest struct {
+	Modules []string // files in /modules, in order
+	Suites  []suite
+}
+
+func (m manifest) encode() []byte {
+	b, _ := json.Marshal(m) // plain types
+	return b
+}
