@@ -332,7 +332,7 @@ func TestDiskObeysRules(t *testing.T) {
 	}
 	write(n)
 	const add = 150 * time.Millisecond
-	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op]faultfs.Delay{faultfs.Fsync: {Add: add}}}); err != nil {
+	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op][]faultfs.Delay{faultfs.Fsync: {{Add: add}}}}); err != nil {
 		t.Fatal(err)
 	}
 	if d := write(n); d < add {
@@ -345,10 +345,10 @@ func TestDiskObeysRules(t *testing.T) {
 	if st, err := c.Nodes()[1].DiskStats(ctx); err != nil || st.Ops[faultfs.Fsync].Delayed != 0 {
 		t.Errorf("the other node's disk: %+v, %v", st, err)
 	}
-	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op]faultfs.Delay{"seek": {}}}); err == nil {
+	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op][]faultfs.Delay{"seek": {{}}}}); err == nil {
 		t.Error("rules that are wrong were taken")
 	}
-	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op]faultfs.Delay{faultfs.Fsync: {Add: time.Minute}}}); err != nil {
+	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op][]faultfs.Delay{faultfs.Fsync: {{Add: time.Minute}}}}); err != nil {
 		t.Fatal(err)
 	}
 	stuck, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
@@ -366,7 +366,7 @@ func TestDiskObeysRules(t *testing.T) {
 		t.Error(err)
 	}
 	write(n)
-	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op]faultfs.Delay{faultfs.Fsync: {Add: time.Minute}}}); err != nil {
+	if err := n.SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op][]faultfs.Delay{faultfs.Fsync: {{Add: time.Minute}}}}); err != nil {
 		t.Fatal(err)
 	}
 	stuck, cancel = context.WithTimeout(ctx, 100*time.Millisecond)

@@ -82,7 +82,7 @@ func stick(dir string) error {
 		return err
 	}
 	n := c.Nodes()
-	if err := n[0].SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op]faultfs.Delay{faultfs.Fsync: {Add: time.Minute}}}); err != nil {
+	if err := n[0].SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op][]faultfs.Delay{faultfs.Fsync: {{Add: time.Minute}}}}); err != nil {
 		return err
 	}
 	go func() { _, _ = ask(ctx, n[0], "write k v") }()

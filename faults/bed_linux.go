@@ -8,6 +8,7 @@ import (
 
 	"brownout/cluster"
 	"brownout/internal/clock"
+	"brownout/internal/faultfs"
 	"brownout/internal/plan"
 	"brownout/internal/run"
 	"brownout/internal/wire"
@@ -46,7 +47,7 @@ type bench struct {
 	Bed
 	links  ledger[Link, wire.Impairment]
 	quotas ledger[string, quota]
-	disks  ledger[string, diskDelay]
+	disks  ledger[string, faultfs.Rules]
 	frozen map[string]*ledger[string, bool] // by provider; what is asked for is always true
 	downs  ledger[string, bool]
 	pins   ledger[string, pin]

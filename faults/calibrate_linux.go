@@ -32,7 +32,13 @@ var grid = map[string]struct {
 	"cpu.contend":   {2 * time.Second, []Dose{contention(4, 128), contention(4, 512), contention(4, 1024), contention(4, 4096), contention(1, 16384)}},
 	"cpu.steal":     {2 * time.Second, []Dose{{"percent": 10.0}, {"percent": 30.0}, {"percent": 50.0}, {"percent": 70.0}, {"percent": 90.0}}},
 	"cpu.pin":       {time.Second, pins()},
-	"disk.delay":    {1500 * time.Millisecond, times("add", 1, 5, 20, 100)},
+	"disk.delay":    {1500 * time.Millisecond, times("add", 1, 2, 5, 20, 100)},
+	"disk.hang":     {time.Second, []Dose{{"op": "fsync"}, {"op": "write"}, {"op": "read"}, {"op": "open"}, {"op": "all"}}},
+	"disk.rate":     {2 * time.Second, counts("limit_bytes_per_s", 256<<10, 1<<20, 4<<20, 16<<20, 64<<20)},
+	"disk.iops":     {2 * time.Second, counts("limit", 20, 50, 100, 500, 2000)},
+	"disk.error":    {2 * time.Second, diskErrors(5, 10, 25, 50, 100)},
+	"disk.full":     {time.Second, counts("free_bytes", 0, 4<<10, 8<<10, 16<<10, 32<<10)},
+	"disk.corrupt":  {2 * time.Second, percents(5, 10, 25, 50, 100)},
 	"gc.pause":      {2 * time.Second, times("length", 20, 100, 500)},
 	"process.pause": {2 * time.Second, times("length", 20, 100, 500)},
 	"process.kill":  {1500 * time.Millisecond, times("restart", 500)},
@@ -186,6 +192,8 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	r.N = int(v.Float("n"))
 	off := func(got, want float64) float64 { return 100 * (got - want) / want }
 	switch kind {
+	case "disk.hang", "disk.rate", "disk.iops", "disk.error", "disk.full", "disk.corrupt":
+		r.disk(d, v, off)
 	case "net.rate":
 		r.Requested, r.MeasuredP50 = rate(d.Float("limit_bits_per_s")), rate(v.Float("bits_per_s"))
 		r.ErrorPct = off(v.Float("bits_per_s"), d.Float("limit_bits_per_s"))

@@ -29,20 +29,30 @@ func TestTheTableHasARowForEveryKind(t *testing.T) {
 
 func TestDelaysOfADiskAddUp(t *testing.T) {
 	const s = time.Millisecond
-	got := diskRules([]diskDelay{{faultfs.Fsync, 5 * s}, {faultfs.All, 2 * s}, {faultfs.Fsync, s}})
+	add := func(op faultfs.Op, d time.Duration) faultfs.Rules {
+		return faultfs.Rules{Delay: map[faultfs.Op][]faultfs.Delay{op: {{Add: d}}}}
+	}
+	got := diskRules([]faultfs.Rules{add(faultfs.Fsync, 5*s), add(faultfs.All, 2*s), add(faultfs.Fsync, s)})
+	e, err := faultfs.NewEngine(got, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for op, want := range map[faultfs.Op]time.Duration{faultfs.Fsync: 8 * s, faultfs.Write: 2 * s, faultfs.Meta: 2 * s} {
-		if got.Delay[op].Add != want {
-			t.Errorf("delay of %s = %v, want %v", op, got.Delay[op].Add, want)
+		if got := e.Decide(op, 0, 0).Delay; got != want {
+			t.Errorf("delay of %s = %v, want %v", op, got, want)
 		}
 	}
 	if got.Release {
 		t.Error("waits are let go while faults are in force")
 	}
-	if r := diskRules(nil); len(r.Delay) != 0 || !r.Release {
-		t.Errorf("healthy rules = %+v, want no delay and all waits let go", r)
+	if r := diskRules(nil); !r.Release {
+		t.Errorf("healthy rules = %+v, want all waits let go", r)
 	}
-	if err := diskRules([]diskDelay{{faultfs.All, faultfs.MaxDelay}, {faultfs.All, faultfs.MaxDelay}}).Validate(); err != nil {
+	e, err = faultfs.NewEngine(diskRules([]faultfs.Rules{add(faultfs.All, faultfs.MaxDelay), add(faultfs.All, faultfs.MaxDelay)}), nil)
+	if err != nil {
 		t.Errorf("two of the longest delays: %v", err)
+	} else if got := e.Decide(faultfs.Fsync, 0, 0).Delay; got != faultfs.MaxDelay {
+		t.Errorf("two of the longest delays = %v", got)
 	}
 }
 

@@ -16,6 +16,7 @@ type spec struct {
 	fields []field           // of a mapping
 	oneOf  []string          // of a mapping: exactly one of these fields
 	noun   string            // what one of oneOf is
+	choice []string          // of a mapping: exactly one of these as well, which whoever checks the whole says
 	item   func(i int) *spec // of a list
 	most   int               // items of a list
 	leaf   *leaf             // of a value; beside fields, a short form for them

@@ -178,7 +178,7 @@ var mistakes = []struct{ old, new, at, msg, hint string }{
 	{"add: 20ms", "add: 2h", "2h", "more than 60s", ""},
 	{"add: 20ms", "add: 1us", "1us", "less than 100us", ""},
 	{"add: 20ms", "ad: 20ms", "ad", "unknown field", `did you mean "add"?`},
-	{", add: 20ms", "", "{on: leader, op: fsync}", "disk.delay has no add", ""},
+	{", add: 20ms", "", "{on: leader, op: fsync}", "disk.delay has none of add, trace", ""},
 	{"op: fsync", "op: fsnc", "fsnc", "none of fsync", `did you mean "fsync"?`},
 	{"on: leader, ", "", "{op: fsync, add: 20ms}", "has no on", "write on: leader"},
 	{"on: leader", "on: leeder", "leeder", "unknown selector", `did you mean "leader"?`},

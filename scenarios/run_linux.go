@@ -192,7 +192,7 @@ func (s *session) baseline() plan.Phase {
 // diskFor says what disk the faults need. Without any that hurts a disk, a host
 // without FUSE will do.
 func diskFor(fs []plan.Fault) string {
-	if slices.ContainsFunc(fs, func(f plan.Fault) bool { return strings.HasPrefix(f.Kind, "disk.") }) {
+	if slices.ContainsFunc(fs, func(f plan.Fault) bool { return strings.HasPrefix(f.Kind, "disk.") || f.Kind == "power.loss" }) {
 		return cluster.DiskSlowFS
 	}
 	return cluster.DiskAny
@@ -203,7 +203,11 @@ func diskFor(fs []plan.Fault) string {
 // speed; what is fixed when a file is opened must be known before the nodes start.
 func touchesData(fs []plan.Fault) bool {
 	return slices.ContainsFunc(fs, func(f plan.Fault) bool {
-		return f.Kind == "disk.delay" && slices.Contains([]string{"read", "write", "all"}, f.Params.String("op"))
+		switch f.Kind {
+		case "disk.rate", "disk.iops", "disk.full", "disk.corrupt", "disk.torn", "power.loss":
+			return true
+		}
+		return strings.HasPrefix(f.Kind, "disk.") && slices.Contains([]string{"read", "write", "all"}, f.Params.String("op"))
 	})
 }
 

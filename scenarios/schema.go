@@ -3,6 +3,7 @@ package scenarios
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -63,9 +64,9 @@ func (s *spec) mappingSchema() object {
 	if len(required) > 0 {
 		out["required"] = required
 	}
-	if len(s.oneOf) > 0 {
+	if either := slices.Concat(s.oneOf, s.choice); len(either) > 0 {
 		var one []any
-		for _, name := range s.oneOf {
+		for _, name := range either {
 			one = append(one, object{"required": []string{name}})
 		}
 		out["oneOf"] = one

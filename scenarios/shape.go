@@ -38,8 +38,8 @@ var (
 	laterTargets = []string{"etcd", "redis", "zookeeper", "exec"}
 	laterFaults  = []string{
 		"net.loss", "net.duplicate", "net.reorder", "net.corrupt", "net.reset", "net.halfopen", "net.flood",
-		"cpu.contend", "cpu.steal", "cpu.pin", "disk.hang", "disk.rate", "disk.iops", "disk.error", "disk.full",
-		"disk.torn", "disk.corrupt", "disk.contend", "power.loss", "memory.limit", "memory.pressure", "memory.oom",
+		"cpu.contend", "cpu.steal", "cpu.pin",
+		"disk.torn", "disk.contend", "power.loss", "memory.limit", "memory.pressure", "memory.oom",
 		"memory.stall", "gc.storm", "process.crashloop", "clock.offset", "clock.skew", "lock.hold", "codec.switch", "neighbour.noisy",
 	}
 )

@@ -2,6 +2,8 @@ package scenarios
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"brownout/internal/plan"
@@ -39,7 +41,7 @@ func kindNames() []string {
 
 // kindShape is where and how much of one kind of fault.
 func kindShape(k plan.Kind, f *Fault) *spec {
-	sp := &spec{doc: k.Doc}
+	sp := &spec{doc: k.Doc, choice: k.OneOf}
 	sp.begin = func(*node) {
 		f.Kind = k.Name
 		f.Params = plan.Params{}
@@ -83,10 +85,26 @@ func parseParam(p plan.Param, t string) (any, error) {
 	case plan.CPUs:
 		_, err := plan.ParseCPUs(t)
 		return t, err
+	case plan.Durations:
+		return durations(t)
 	case plan.Flag:
 		return t == "true", nil
 	}
 	return t, nil
+}
+
+// durations reads a list of times, or a file of them after an @: the plan holds
+// what was in it then.
+func durations(t string) (any, error) {
+	if name, ok := strings.CutPrefix(t, "@"); ok {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		t = strings.Join(strings.Fields(strings.ReplaceAll(string(b), ",", " ")), ", ")
+	}
+	_, err := plan.ParseDurations(t)
+	return t, err
 }
 
 func wrapAny[T any](v T, err error) (any, error) { return v, err }
@@ -98,6 +116,13 @@ func outside(p plan.Param, v any) error {
 		return err
 	}
 	number := plan.Params{"v": v}.Float("v")
+	if p.Type == plan.Durations {
+		all, err := plan.ParseDurations(fmt.Sprint(v))
+		if err != nil {
+			return err
+		}
+		number = float64(slices.Max(all))
+	}
 	for _, b := range []struct {
 		text string
 		out  func(bound float64) bool
@@ -109,7 +134,11 @@ func outside(p plan.Param, v any) error {
 		if b.text == "" {
 			continue
 		}
-		bound, err := parseParam(p, b.text)
+		of := p
+		if p.Type == plan.Durations {
+			of.Type = plan.Duration
+		}
+		bound, err := parseParam(of, b.text)
 		if err != nil {
 			return fmt.Errorf("bound of %s: %w", p.Name, err)
 		}
@@ -157,6 +186,8 @@ func paramExample(p plan.Param) string {
 		return "1MiB/s"
 	case p.Type == plan.CPUs:
 		return "0-1"
+	case p.Type == plan.Durations:
+		return "5ms, 5ms, 80ms"
 	case p.Type == plan.Flag:
 		return "true"
 	case len(p.Words) > 0:

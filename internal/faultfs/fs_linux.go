@@ -41,6 +41,7 @@ var (
 	_ fs.NodeGetattrer      = (*node)(nil)
 	_ fs.NodeSetattrer      = (*node)(nil)
 	_ fs.NodeStatxer        = (*node)(nil)
+	_ fs.NodeStatfser       = (*node)(nil)
 	_ fs.NodeCopyFileRanger = (*node)(nil)
 )
 
@@ -65,18 +66,28 @@ func (n *node) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedd
 
 // do decides on an operation, waits, does it on the backing files, and counts.
 func (s *Server) do(ctx context.Context, op Op, f func() (bytes int, errno syscall.Errno)) syscall.Errno {
+	return s.transfer(ctx, op, 0, func(Decision) (int, syscall.Errno) { return f() })
+}
+
+// transfer does an operation of so many bytes.
+func (s *Server) transfer(ctx context.Context, op Op, bytes int, f func(Decision) (bytes int, errno syscall.Errno)) syscall.Errno {
 	c := &s.ops[index(op)]
 	c.n.Add(1)
 	begin := time.Now()
-	if d := s.engine.Load().Decide(op); d.Delay > 0 {
-		if errno := s.wait(ctx, d.Delay); errno != 0 {
+	d := s.engine.Load().Decide(op, bytes, begin.Sub(s.epoch))
+	if d.Hang || d.Until > 0 || d.Delay > 0 {
+		if errno := s.holdBack(ctx, op, d, begin); errno != 0 {
 			return errno
 		}
 		now := time.Now()
 		c.delays.add(now.Sub(begin))
 		begin = now
 	}
-	n, errno := f()
+	if d.Errno != 0 {
+		c.errors.Add(1)
+		return d.Errno
+	}
+	n, errno := f(d)
 	c.backings.add(time.Since(begin))
 	if n > 0 {
 		c.bytes.Add(uint64(n))
@@ -257,6 +268,16 @@ func (n *node) Statx(context.Context, fs.FileHandle, uint32, uint32, *fuse.Statx
 	return syscall.ENOSYS
 }
 
+// Statfs shows a full disk as one.
+func (n *node) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
+	errno := n.LoopbackNode.Statfs(ctx, out)
+	if free := n.s.engine.Load().Free(); errno == 0 && free >= 0 && out.Bsize > 0 {
+		out.Bavail = min(out.Bavail, uint64(free)/uint64(out.Bsize))
+		out.Bfree = min(out.Bfree, out.Bavail)
+	}
+	return errno
+}
+
 // CopyFileRange is not offered: the kernel then reads and writes, which we see.
 func (n *node) CopyFileRange(context.Context, fs.FileHandle, uint64, *fs.Inode, fs.FileHandle, uint64, uint64, uint64) (uint32, syscall.Errno) {
 	return 0, syscall.ENOSYS
@@ -302,33 +323,56 @@ func (h *file) PassthroughFd() (int, bool) {
 }
 
 func (h *file) Read(ctx context.Context, buf []byte, off int64) (res fuse.ReadResult, errno syscall.Errno) {
-	errno = h.n.s.do(ctx, Read, func() (int, syscall.Errno) {
+	errno = h.n.s.transfer(ctx, Read, len(buf), func(d Decision) (int, syscall.Errno) {
 		// Into a buffer, not by splice, which would happen after we return and count.
 		n, err := unix.Pread(h.fd, buf, off)
 		if err != nil {
 			return 0, fs.ToErrno(err)
 		}
-		res = fuse.ReadResultData(buf[:n])
+		res = fuse.ReadResultData(flipped(buf[:n], d.Flip))
 		return n, 0
 	})
 	return res, errno
 }
 
 func (h *file) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	return h.write(ctx, func() (int, error) { return unix.Pwrite(h.fd, data, off) })
+	return h.write(ctx, off, len(data), func() (int, error) { return unix.Pwrite(h.fd, data, off) })
 }
 
 func (h *file) Writev(ctx context.Context, data [][]byte, off int64) (uint32, syscall.Errno) {
-	return h.write(ctx, func() (int, error) { return unix.Pwritev(h.fd, data, off) })
+	bytes := 0
+	for _, d := range data {
+		bytes += len(d)
+	}
+	return h.write(ctx, off, bytes, func() (int, error) { return unix.Pwritev(h.fd, data, off) })
 }
 
-func (h *file) write(ctx context.Context, f func() (int, error)) (n uint32, errno syscall.Errno) {
-	errno = h.n.s.do(ctx, Write, func() (int, syscall.Errno) {
+func (h *file) write(ctx context.Context, off int64, bytes int, f func() (int, error)) (n uint32, errno syscall.Errno) {
+	errno = h.n.s.transfer(ctx, Write, bytes, func(Decision) (int, syscall.Errno) {
+		if errno := h.n.s.grow(h.fd, off+int64(bytes)); errno != 0 {
+			return 0, errno
+		}
 		w, err := f()
 		n = uint32(max(w, 0))
 		return w, fs.ToErrno(err)
 	})
 	return n, errno
+}
+
+// grow takes what a file needs to have a size from what is free.
+func (s *Server) grow(fd int, size int64) syscall.Errno {
+	e := s.engine.Load()
+	if e.full == nil {
+		return 0
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fs.ToErrno(err)
+	}
+	if more := size - st.Size; more > 0 && !e.Take(more) {
+		return syscall.ENOSPC
+	}
+	return 0
 }
 
 func (h *file) Fsync(ctx context.Context, flags uint32) syscall.Errno {
@@ -347,6 +391,11 @@ func (h *file) Flush(context.Context) syscall.Errno { return syscall.ENOSYS }
 
 func (h *file) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
 	return h.n.s.do(ctx, Meta, func() (int, syscall.Errno) {
+		if mode == 0 || mode == unix.FALLOC_FL_KEEP_SIZE {
+			if errno := h.n.s.grow(h.fd, int64(off+size)); errno != 0 {
+				return 0, errno
+			}
+		}
 		return 0, fs.ToErrno(unix.Fallocate(h.fd, mode, int64(off), int64(size)))
 	})
 }

@@ -166,7 +166,7 @@ func (m *mounted) order(o order) Stats {
 
 func (m *mounted) rules(op Op, add time.Duration) {
 	m.t.Helper()
-	m.order(order{Rules: &Rules{Delay: map[Op]Delay{op: {Add: add}}}})
+	m.order(order{Rules: &Rules{Delay: map[Op][]Delay{op: {{Add: add}}}}})
 }
 
 func (m *mounted) heal()        { m.t.Helper(); m.order(order{Rules: &Rules{}}) }

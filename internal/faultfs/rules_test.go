@@ -19,25 +19,25 @@ func TestDecide(t *testing.T) {
 		want  map[Op]time.Duration
 	}{
 		{"no rules", `{}`, map[Op]time.Duration{}},
-		{"one class", `{"delay":{"fsync":{"add_ns":5000000}}}`, map[Op]time.Duration{Fsync: 5 * ms}},
-		{"all classes", `{"delay":{"all":{"add_ns":1000000}}}`, map[Op]time.Duration{Read: ms, Write: ms, Fsync: ms, Open: ms, Rename: ms, Meta: ms}},
+		{"one class", `{"delay":{"fsync":[{"add_ns":5000000}]}}`, map[Op]time.Duration{Fsync: 5 * ms}},
+		{"all classes", `{"delay":{"all":[{"add_ns":1000000}]}}`, map[Op]time.Duration{Read: ms, Write: ms, Fsync: ms, Open: ms, Rename: ms, Meta: ms}},
 		{
-			"a class of its own beside all", `{"delay":{"all":{"add_ns":1000000},"read":{"add_ns":0},"write":{"add_ns":3000000}}}`,
+			"a class of its own beside all", `{"delay":{"all":[{"add_ns":1000000}],"read":[{"add_ns":0}],"write":[{"add_ns":3000000}]}}`,
 			map[Op]time.Duration{Write: 3 * ms, Fsync: ms, Open: ms, Rename: ms, Meta: ms},
 		},
-		{"constant by name", `{"delay":{"rename":{"add_ns":1000000,"dist":"constant"}}}`, map[Op]time.Duration{Rename: ms}},
+		{"constant by name", `{"delay":{"rename":[{"add_ns":1000000,"dist":"constant"}]}}`, map[Op]time.Duration{Rename: ms}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var r Rules
 			if err := json.Unmarshal([]byte(tt.rules), &r); err != nil {
 				t.Fatal(err)
 			}
-			e, err := NewEngine(r)
+			e, err := NewEngine(r, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, op := range Ops {
-				if got := e.Decide(op).Delay; got != tt.want[op] {
+				if got := e.Decide(op, 0, 0).Delay; got != tt.want[op] {
 					t.Errorf("%s waits %v, want %v", op, got, tt.want[op])
 				}
 			}
@@ -52,15 +52,15 @@ func TestValidate(t *testing.T) {
 		want  []string // parts of the error
 	}{
 		{"nothing", Rules{}, nil},
-		{"the longest", Rules{Delay: map[Op]Delay{All: {Add: MaxDelay}}}, nil},
-		{"a class that is none", Rules{Delay: map[Op]Delay{"sync": {}}}, []string{`delay "sync": no such class of operations; there are [read write fsync open rename meta] and all`}},
+		{"the longest", Rules{Delay: map[Op][]Delay{All: {{Add: MaxDelay}}}}, nil},
+		{"a class that is none", Rules{Delay: map[Op][]Delay{"sync": {{}}}}, []string{`delay "sync": no such class of operations; there are [read write fsync open rename meta] and all`}},
 		{
 			"out of range, everything at once",
-			Rules{Delay: map[Op]Delay{Read: {Add: -1}, Write: {Add: time.Hour}, Open: {Jitter: time.Hour}}},
+			Rules{Delay: map[Op][]Delay{Read: {{Add: -1}}, Write: {{Add: time.Hour}}, Open: {{Jitter: time.Hour}}}},
 			[]string{"delay open: jitter 1h0m0s is not in 0s..1m0s", "delay read: add -1ns", "delay write: add 1h0m0s"},
 		},
-		{"a distribution that is none", Rules{Delay: map[Op]Delay{Read: {Dist: "cauchy"}}}, []string{`"cauchy" is none of constant, uniform, normal, pareto`}},
-		{"constant with jitter", Rules{Delay: map[Op]Delay{Read: {Dist: Constant, Jitter: 1}}}, []string{"constant with a jitter"}},
+		{"a distribution that is none", Rules{Delay: map[Op][]Delay{Read: {{Dist: "cauchy"}}}}, []string{`"cauchy" is none of constant, uniform, normal, pareto`}},
+		{"constant with jitter", Rules{Delay: map[Op][]Delay{Read: {{Dist: Constant, Jitter: 1}}}}, []string{"constant with a jitter"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.rules.Validate()
@@ -72,7 +72,7 @@ func TestValidate(t *testing.T) {
 					t.Errorf("Validate = %v, want %q in it", err, w)
 				}
 			}
-			if _, err := NewEngine(tt.rules); (err == nil) != (tt.want == nil) {
+			if _, err := NewEngine(tt.rules, nil); (err == nil) != (tt.want == nil) {
 				t.Errorf("NewEngine = %v", err)
 			}
 		})
@@ -80,12 +80,12 @@ func TestValidate(t *testing.T) {
 }
 
 func TestRulesSurviveJSON(t *testing.T) {
-	r := Rules{Seed: 7, Delay: map[Op]Delay{Fsync: {Add: 5 * time.Millisecond, Jitter: time.Millisecond, Dist: Pareto}}, Release: true}
+	r := Rules{Seed: 7, Delay: map[Op][]Delay{Fsync: {{Add: 5 * time.Millisecond, Jitter: time.Millisecond, Dist: Pareto}}}, Release: true}
 	b, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `{"seed":7,"delay":{"fsync":{"add_ns":5000000,"jitter_ns":1000000,"dist":"pareto"}},"release":true}`; string(b) != want {
+	if want := `{"seed":7,"delay":{"fsync":[{"add_ns":5000000,"jitter_ns":1000000,"dist":"pareto"}]},"release":true}`; string(b) != want {
 		t.Errorf("rules are written as %s, want %s", b, want)
 	}
 	var again Rules
@@ -110,15 +110,15 @@ func TestDistributions(t *testing.T) {
 		{Pareto, 0, 0, 20e6 + 2e6*(math.Pow(2, 1/1.5)-1), add, MaxDelay},
 	} {
 		t.Run(string(tt.dist), func(t *testing.T) {
-			rules := Rules{Seed: 1, Delay: map[Op]Delay{Write: {Add: add, Jitter: jitter, Dist: tt.dist}}}
+			rules := Rules{Seed: 1, Delay: map[Op][]Delay{Write: {{Add: add, Jitter: jitter, Dist: tt.dist}}}}
 			draw := func() []float64 {
-				e, err := NewEngine(rules)
+				e, err := NewEngine(rules, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
 				xs := make([]float64, n)
 				for i := range xs {
-					d := e.Decide(Write).Delay
+					d := e.Decide(Write, 0, 0).Delay
 					if d < tt.min || d > tt.max {
 						t.Fatalf("delay %v is not in %v..%v", d, tt.min, tt.max)
 					}
@@ -200,18 +200,18 @@ func TestHistogram(t *testing.T) {
 
 // The law: rules that are valid decide within bounds, and survive JSON.
 func FuzzRules(f *testing.F) {
-	f.Add([]byte(`{"seed":1,"delay":{"fsync":{"add_ns":5000000,"jitter_ns":1000,"dist":"normal"}}}`))
+	f.Add([]byte(`{"seed":1,"delay":{"fsync":[{"add_ns":5000000,"jitter_ns":1000,"dist":"normal"}]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var r Rules
 		if json.Unmarshal(b, &r) != nil || r.Validate() != nil {
 			return
 		}
-		e, err := NewEngine(r)
+		e, err := NewEngine(r, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, op := range Ops {
-			if d := e.Decide(op).Delay; d < 0 || d > MaxDelay {
+			if d := e.Decide(op, 0, 0).Delay; d < 0 || d > MaxDelay {
 				t.Fatalf("%s waits %v by %s", op, d, b)
 			}
 		}

@@ -43,9 +43,12 @@ type Server struct {
 	fuse           *fuse.Server
 	engine         atomic.Pointer[Engine]
 	release        atomic.Pointer[chan struct{}] // closed to end waits
+	change         atomic.Pointer[chan struct{}] // closed when the rules change
+	epoch          time.Time                     // of the engine's clock
 	mu             sync.Mutex                    // SetRules, Unmount
 	done           chan struct{}                 // closed by Unmount
 	root           *os.File                      // backing directory
+	tree           fs.InodeEmbedder              // its node
 
 	ops              [6]counters // by index
 	waiting          atomic.Int64
@@ -102,8 +105,10 @@ func Mount(backing, mountpoint string, opt Options) (_ *Server, err error) {
 		opt.Log = os.Stderr
 	}
 	s := &Server{opt: opt, log: log.New(opt.Log, "slowfs: ", log.LstdFlags|log.Lmicroseconds), done: make(chan struct{})}
-	release := make(chan struct{})
+	release, change := make(chan struct{}), make(chan struct{})
 	s.release.Store(&release)
+	s.change.Store(&change)
+	s.epoch = time.Now()
 	if err := s.SetRules(Rules{}); err != nil {
 		return nil, err
 	}
@@ -125,6 +130,7 @@ func Mount(backing, mountpoint string, opt Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount slowfs: %w", err)
 	}
+	s.tree = root
 	fd, err := mount(s.point)
 	if err != nil {
 		return nil, errors.Join(err, Probe())
@@ -191,18 +197,42 @@ func (s *Server) nodeOptions() *fs.Options {
 // SetRules puts r in force for all operations that begin from now on. On error
 // the old rules stay.
 func (s *Server) SetRules(r Rules) error {
-	e, err := NewEngine(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.engine.Load()
+	e, err := NewEngine(r, before)
 	if err != nil {
 		return fmt.Errorf("set rules: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.engine.Store(e)
+	next := make(chan struct{})
+	close(*s.change.Swap(&next))
+	if before != nil && (len(r.Corrupt) > 0 || len(before.rules.Corrupt) > 0) {
+		go s.forget() // may wait for reads that hang
+	}
 	if r.Release {
 		next := make(chan struct{})
 		close(*s.release.Swap(&next))
 	}
 	return nil
+}
+
+// forget drops what the kernel has cached of all files, so that they are read
+// again: what was read while reads were corrupted must not stay, nor hide them.
+func (s *Server) forget() {
+	if s.fuse == nil || s.tree == nil {
+		return
+	}
+	var walk func(n *fs.Inode)
+	walk = func(n *fs.Inode) {
+		if !n.IsDir() {
+			_ = n.NotifyContent(0, 0) // ENOENT: the kernel has none of it
+		}
+		for _, c := range n.Children() {
+			walk(c)
+		}
+	}
+	walk(s.tree.EmbeddedInode())
 }
 
 // Stats returns what the server did so far.

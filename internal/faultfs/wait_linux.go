@@ -25,23 +25,56 @@ const (
 	look = 5 * time.Millisecond
 )
 
-// wait lets d pass. It ends early with EINTR if the caller was killed, and
-// without an error if waits are released.
-func (s *Server) wait(ctx context.Context, d time.Duration) syscall.Errno {
-	begin := time.Now()
-	end := begin.Add(d)
+// holdBack lets pass what keeps an operation from beginning: a hang, those
+// before it, and its own delay. It ends early with EINTR if the caller was
+// killed, and without an error if waits are released.
+func (s *Server) holdBack(ctx context.Context, op Op, d Decision, begin time.Time) syscall.Errno {
 	s.waiting.Add(1)
 	defer s.waiting.Add(-1)
-	release := *s.release.Load()
-	for left := d; left > tail; left = time.Until(end) {
-		interrupted := ctx.Done()
+	w := waiter{s: s, ctx: ctx, release: *s.release.Load()}
+	if d.Hang {
+		never := begin.Add(100 * 365 * 24 * time.Hour)
+		if errno := w.until(never, func(e *Engine) bool { return e.Hangs(op) }); errno != 0 || w.released {
+			return errno
+		}
+	}
+	if d.Until > 0 {
+		if errno := w.until(s.epoch.Add(d.Until), func(e *Engine) bool { return e.Limited(op) }); errno != 0 || w.released {
+			return errno
+		}
+	}
+	if d.Delay > 0 {
+		return w.until(time.Now().Add(d.Delay), nil)
+	}
+	return 0
+}
+
+// A waiter is one operation that waits.
+type waiter struct {
+	s        *Server
+	ctx      context.Context
+	release  chan struct{}
+	released bool
+}
+
+// until waits for a time, or as long as still says so of the rules in force;
+// nil goes on when they change.
+func (w *waiter) until(end time.Time, still func(*Engine) bool) syscall.Errno {
+	for left := time.Until(end); left > tail; left = time.Until(end) {
+		change := *w.s.change.Load() // before the rules are looked at
+		if still == nil {
+			change = nil
+		} else if !still(w.s.engine.Load()) {
+			return 0
+		}
+		interrupted := w.ctx.Done()
 		pause := left - tail
-		if ctx.Err() != nil {
+		if w.ctx.Err() != nil {
 			// Any signal interrupts, once: those by which Go preempts a thread, and
 			// the freezer's, too. Only who is being killed does not wait on; the
 			// kernel does not tell us of a later SIGKILL, so we have to look.
-			if killed(ctx) {
-				s.killed.Add(1)
+			if killed(w.ctx) {
+				w.s.killed.Add(1)
 				return syscall.EINTR
 			}
 			interrupted, pause = nil, min(pause, look)
@@ -51,11 +84,14 @@ func (s *Server) wait(ctx context.Context, d time.Duration) syscall.Errno {
 		case <-t.C:
 		case <-interrupted:
 			t.Stop()
-		case <-release:
+		case <-change:
 			t.Stop()
-			s.released.Add(1)
+		case <-w.release:
+			t.Stop()
+			w.s.released.Add(1)
+			w.released = true
 			return 0
-		case <-s.done:
+		case <-w.s.done:
 			t.Stop()
 			return syscall.EINTR
 		}

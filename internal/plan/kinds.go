@@ -16,6 +16,8 @@ const (
 	Word     Type = "word"     // one of Words  → name, string
 	Flag     Type = "flag"     // true or false → name, bool
 	Count    Type = "count"    // "8", "2k"     → name, int64
+
+	Durations Type = "durations" // "5ms, 20ms" → name, string; see [ParseDurations]
 )
 
 // Worse says in which direction of a parameter a fault gets worse. A [Profile]

@@ -1,14 +1,81 @@
 package plan
 
+const (
+	slowfs    = "slowfs, a FUSE file system over the node's data, served inside the node's mount namespace"
+	orTrap    = "; or `provider: seccomp`, a trap at the target's own system calls, for targets on their plain disk"
+	diskProbe = "on a small file beside the node's data, from outside the node's program"
+)
+
+// Classes of file operations.
+var diskOps = []string{"fsync", "write", "read", "open", "rename", "all"}
+
 // diskKinds are the faults of storage.
 var diskKinds = []Kind{
 	{
 		Name: "disk.delay", Doc: "make a node's file operations slow",
-		Mechanism: "slowfs, a FUSE file system over the node's data, served inside the node's mount namespace",
-		Probe:     "the same operation on a small file beside the node's data, from outside the node's program",
+		Mechanism: slowfs + orTrap,
+		Probe:     "the same operation " + diskProbe,
+		Where:     OnNodes, OneOf: []string{"add", "trace"}, Params: []Param{
+			{Name: "op", Type: Word, Default: "fsync", Words: diskOps, Doc: "class of operation; fsync includes fdatasync"},
+			{Name: "add", Type: Duration, Min: "100us", Max: "60s", Worse: Higher, Doc: "added to each operation"},
+			{Name: "jitter", Type: Duration, Max: "60s", Worse: Higher, Doc: "spread around add, see dist"},
+			{Name: "dist", Type: Word, Default: "uniform", Words: []string{"uniform", "normal", "pareto"}, Doc: "distribution of the jitter"},
+			{Name: "trace", Type: Durations, Max: "60s", Doc: "recorded delays in place of add, one operation after the other, over and over; @FILE reads them"},
+		},
+	},
+	{
+		Name: "disk.hang", Doc: "a node's file operations begin and do not return",
+		Mechanism: slowfs + orTrap,
+		Probe:     "an operation " + diskProbe + " that does not return, while another class's, or one on the disk below, do",
 		Where:     OnNodes, Params: []Param{
-			{Name: "op", Type: Word, Default: "fsync", Words: []string{"fsync", "write", "read", "open", "rename", "all"}, Doc: "class of operation; fsync includes fdatasync"},
-			{Name: "add", Type: Duration, Required: true, Min: "100us", Max: "60s", Worse: Higher, Doc: "added to each operation"},
+			{Name: "op", Type: Word, Default: "fsync", Words: diskOps, Doc: "class of operation; fsync includes fdatasync"},
+			{Name: "each", Type: Duration, Min: "10ms", Max: "60s", Doc: "an operation hangs so long; until the fault ends if absent"},
+		},
+	},
+	{
+		Name: "disk.rate", Doc: "cap the bytes that a node reads and writes per second",
+		Mechanism: slowfs + ": an operation waits until those before it would be over at the limit",
+		Probe:     "trains of operations " + diskProbe + ": bytes a second",
+		Where:     OnNodes, Params: []Param{
+			{Name: "limit", Type: ByteRate, Required: true, Min: "4KiB/s", Max: "1GiB/s", Worse: Lower, Doc: "bytes per second"},
+			{Name: "op", Type: Word, Default: "all", Words: []string{"read", "write", "all"}, Doc: "what counts; all is both together"},
+		},
+	},
+	{
+		Name: "disk.iops", Doc: "cap a node's file operations per second",
+		Mechanism: slowfs + ": an operation waits until those before it would be over at the limit",
+		Probe:     "trains of operations " + diskProbe + ": operations a second",
+		Where:     OnNodes, Params: []Param{
+			{Name: "limit", Type: Count, Required: true, Min: "1", Max: "10k", Worse: Lower, Doc: "operations per second"},
+			{Name: "op", Type: Word, Default: "all", Words: []string{"fsync", "write", "read", "all"}, Doc: "what counts; all is all classes together"},
+		},
+	},
+	{
+		Name: "disk.error", Doc: "a node's file operations fail",
+		Mechanism: slowfs + orTrap + "; the operation is not done",
+		Probe:     "the share of such operations that fail with this error, " + diskProbe,
+		Where:     OnNodes, OneOf: []string{"percent", "after"}, Params: []Param{
+			{Name: "op", Type: Word, Default: "fsync", Words: diskOps, Doc: "class of operation; fsync includes fdatasync"},
+			{Name: "errno", Type: Word, Default: "EIO", Words: []string{"EIO", "ENOSPC", "EROFS"}, Doc: "the error"},
+			{Name: "percent", Type: Percent, Min: "1%", Max: "100%", Worse: Higher, Doc: "probability of each operation"},
+			{Name: "after", Type: Count, Min: "0", Max: "1M", Doc: "so many operations go well, all later ones fail; the probe's count, too"},
+		},
+	},
+	{
+		Name: "disk.full", Doc: "a node's disk is full: what makes a file longer fails with ENOSPC",
+		Mechanism: slowfs,
+		Probe:     "appending to a small file beside the node's data, from outside the node's program; and what statfs says",
+		Where:     OnNodes, Params: []Param{
+			{Name: "free", Type: ByteSize, Default: "0B", Max: "1TiB", Doc: "what can still be written; the probe's bytes count, too"},
+		},
+	},
+	{
+		Name: "disk.corrupt", Doc: "bits of what a node reads are flipped; what is on the disk stays",
+		Mechanism: slowfs + "; what the node's kernel had cached is dropped, so that it is read again",
+		Probe:     "a file of known bytes beside the node's data, read again and again past the cache",
+		Where:     OnNodes, Params: []Param{
+			{Name: "percent", Type: Percent, Required: true, Min: "1%", Max: "100%", Worse: Higher, Doc: "probability of each read from the disk"},
+			{Name: "bits", Type: Count, Default: "1", Min: "1", Max: "1k", Doc: "flipped in such a read, anywhere in it"},
 		},
 	},
 }
