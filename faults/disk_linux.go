@@ -17,7 +17,7 @@ var diskRows = []row{
 	{"disk.iops", meterIOPS, []source{{"fuse", newSlowDisk("disk.iops")}}},
 	{"disk.error", meterDiskErrors, []source{{"fuse", newSlowDisk("disk.error")}}},
 	{"disk.full", meterFull, []source{{"fuse", newSlowDisk("disk.full")}}},
-	{"disk.corrupt", meterCorrupt, []source{{"fuse", newSlowDisk("disk.corrupt")}}},
+	{"disk.corrupt", meterBitFlips, []source{{"fuse", newSlowDisk("disk.corrupt")}}},
 }
 
 // diskDelayOf is the delay that a dose asks for.

@@ -335,8 +335,8 @@ func (m *limitMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 
 func (m *limitMeter) Close() error { m.probers.close(); return nil }
 
-// A shareMeter counts operations that are not well.
-type shareMeter struct {
+// A diskShareMeter counts operations that are not well.
+type diskShareMeter struct {
 	probers diskProbers
 	want    float64 // share that is to be bad; 1 with after
 	after   bool    // all from some time on
@@ -355,7 +355,7 @@ func meterDiskErrors(b *bench, site Site, d Dose) (Meter, error) {
 	if !ok {
 		want = syscall.EIO
 	}
-	m := &shareMeter{want: d.Float("percent") / 100, what: "fail with " + unix.ErrnoName(want)}
+	m := &diskShareMeter{want: d.Float("percent") / 100, what: "fail with " + unix.ErrnoName(want)}
 	if d.Has("after") {
 		m.want, m.after = 1, true
 	}
@@ -371,7 +371,7 @@ func meterDiskErrors(b *bench, site Site, d Dose) (Meter, error) {
 }
 
 func meterFull(b *bench, site Site, d Dose) (Meter, error) {
-	m := &shareMeter{want: 1, after: true, what: "appends fail with ENOSPC"}
+	m := &diskShareMeter{want: 1, after: true, what: "appends fail with ENOSPC"}
 	return m.with(b, site, grow, func(_, _ []byte, err error) any {
 		switch {
 		case err == nil:
@@ -383,9 +383,9 @@ func meterFull(b *bench, site Site, d Dose) (Meter, error) {
 	})
 }
 
-func meterCorrupt(b *bench, site Site, d Dose) (Meter, error) {
+func meterBitFlips(b *bench, site Site, d Dose) (Meter, error) {
 	flips := max(int(d.Float("bits")), 1)
-	m := &shareMeter{want: d.Float("percent") / 100, what: fmt.Sprintf("bring bytes with %d bits flipped", flips)}
+	m := &diskShareMeter{want: d.Float("percent") / 100, what: fmt.Sprintf("bring bytes with %d bits flipped", flips)}
 	return m.with(b, site, faultfs.Read, func(data, written []byte, err error) any {
 		if err != nil {
 			return wrong{err.Error()}
@@ -405,7 +405,7 @@ func meterCorrupt(b *bench, site Site, d Dose) (Meter, error) {
 	})
 }
 
-func (m *shareMeter) with(b *bench, site Site, op faultfs.Op, judge func(data, written []byte, err error) any) (Meter, error) {
+func (m *diskShareMeter) with(b *bench, site Site, op faultfs.Op, judge func(data, written []byte, err error) any) (Meter, error) {
 	nodes, err := b.nodes(site.Nodes)
 	if err != nil {
 		return nil, err
@@ -419,7 +419,7 @@ func (m *shareMeter) with(b *bench, site Site, op faultfs.Op, judge func(data, w
 	return m, nil
 }
 
-func (m *shareMeter) Baseline(ctx context.Context) (Reading, error) {
+func (m *diskShareMeter) Baseline(ctx context.Context) (Reading, error) {
 	w, err := m.probers.baseline(ctx)
 	if err != nil {
 		return Reading{}, err
@@ -442,7 +442,7 @@ func (m *shareMeter) Baseline(ctx context.Context) (Reading, error) {
 	return Reading{map[string]any{"percent": 0.0, "n": n}}, nil
 }
 
-func (m *shareMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
+func (m *diskShareMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
 	from := time.Now()
 	<-ctx.Done()
 	m.looks.add(from, time.Now())
@@ -489,7 +489,7 @@ func (m *shareMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 
 // judge says why hits of n are not the share asked for, "" if they are: within
 // a twentieth of it, or what chance explains.
-func (m *shareMeter) judge(hits, n int) string {
+func (m *diskShareMeter) judge(hits, n int) string {
 	const least = 5
 	if n < least {
 		return fmt.Sprintf("only %d operations seen", n)
@@ -505,11 +505,11 @@ func (m *shareMeter) judge(hits, n int) string {
 	return ""
 }
 
-func (m *shareMeter) Healed(ctx context.Context) (Reading, Answer, error) {
+func (m *diskShareMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 	for _, p := range m.probers {
 		p.setPace(diskFast)
 	}
 	return m.probers.healthy(ctx)
 }
 
-func (m *shareMeter) Close() error { m.probers.close(); return nil }
+func (m *diskShareMeter) Close() error { m.probers.close(); return nil }

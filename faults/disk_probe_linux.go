@@ -95,7 +95,7 @@ func (p *diskProber) run(ctx context.Context) error {
 	defer unix.Close(fd)
 	other := p.path + "-renamed"
 	defer func() { _ = os.Remove(other); _ = os.Remove(p.path) }()
-	p.block = pattern(p.size)
+	p.block = filling(p.size)
 	block, got := p.block, []byte(nil)
 	write := func() error { _, err := unix.Pwrite(fd, block, 0); return err }
 	sync := func() error { return unix.Fdatasync(fd) }
@@ -206,8 +206,8 @@ func (p *diskProber) once(op func() error, got []byte) (err error) {
 	return err
 }
 
-// pattern are bytes that no two files of a probe have in common by chance.
-func pattern(n int) []byte {
+// filling are bytes that no two files of a probe have in common by chance.
+func filling(n int) []byte {
 	b := make([]byte, n)
 	x := uint64(probes.Add(1)) * 0x9E3779B97F4A7C15
 	for i := range b {
