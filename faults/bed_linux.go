@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"syscall"
 
 	"brownout/cluster"
 	"brownout/internal/clock"
@@ -49,7 +50,7 @@ type bench struct {
 	quotas ledger[string, quota]
 	disks  ledger[string, faultfs.Rules]
 	frozen map[string]*ledger[string, bool] // by provider; what is asked for is always true
-	downs  ledger[string, bool]
+	downs  ledger[string, syscall.Signal]
 	pins   ledger[string, pin]
 	demand demand
 

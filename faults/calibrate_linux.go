@@ -41,7 +41,15 @@ var grid = map[string]struct {
 	"disk.corrupt":  {2 * time.Second, percents(5, 10, 25, 50, 100)},
 	"gc.pause":      {2 * time.Second, times("length", 20, 100, 500)},
 	"process.pause": {2 * time.Second, times("length", 20, 100, 500)},
-	"process.kill":  {1500 * time.Millisecond, times("restart", 500)},
+	"gc.storm":      {2 * time.Second, storms(8, 16, 32, 64, 128)},
+	"process.term":  {1500 * time.Millisecond, times("restart", 300, 500, 1000)},
+	"process.restart": {2500 * time.Millisecond, []Dose{
+		{"data": "same", "down_ns": int64(300 * time.Millisecond)}, {"data": "same", "down_ns": int64(500 * time.Millisecond)},
+		{"data": "lost", "down_ns": int64(500 * time.Millisecond)}, {"data": "older", "age_ns": int64(200 * time.Millisecond), "down_ns": int64(500 * time.Millisecond)},
+		{"data": "same", "down_ns": int64(1000 * time.Millisecond)},
+	}},
+	"process.crashloop": {3 * time.Second, times("every", 200, 300, 500, 750, 1000)},
+	"process.kill":      {1500 * time.Millisecond, times("restart", 500)},
 }
 
 func times(name string, millis ...int64) (out []Dose) {
@@ -51,6 +59,13 @@ func times(name string, millis ...int64) (out []Dose) {
 			d["every_ns"] = int64(600 * time.Millisecond)
 		}
 		out = append(out, d)
+	}
+	return out
+}
+
+func storms(mib ...int64) (out []Dose) {
+	for _, m := range mib {
+		out = append(out, Dose{"heap_bytes": m << 20, "gogc": int64(10), "alloc_bytes_per_s": m << 20})
 	}
 	return out
 }
@@ -208,7 +223,16 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 		r.ErrorPct = off(v.Float("percent"), v.Float("asked_percent"))
 	case "cpu.pin":
 		r.Requested, r.MeasuredP50 = "on "+d.String("cpus"), "on "+v.String("cpus")
-	case "process.kill":
+	case "gc.storm":
+		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.0fMiB", d.Float("heap_bytes")/(1<<20)), fmt.Sprintf("%.1fMiB", v.Float("heap_bytes")/(1<<20))
+		r.ErrorPct = off(v.Float("heap_bytes"), d.Float("heap_bytes"))
+	case "process.crashloop":
+		r.Requested, r.MeasuredP50 = short(d.Duration("every")), short(v.Duration("every"))
+		r.ErrorPct = off(v.Float("every_ns"), d.Float("every_ns"))
+	case "process.restart":
+		r.Requested, r.MeasuredP50 = short(d.Duration("down"))+" "+d.String("data"), short(v.Duration("down"))
+		r.ErrorPct = off(v.Float("down_ns"), d.Float("down_ns"))
+	case "process.kill", "process.term":
 		r.Requested, r.MeasuredP50 = short(d.Duration("restart")), short(v.Duration("down"))
 		r.ErrorPct = off(v.Float("down_ns"), d.Float("restart_ns"))
 	default:

@@ -150,9 +150,16 @@ func TestProvidersConform(t *testing.T) {
 		{"process.pause", "freezer1", faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}, nil, time.Second, func() string { return faults.Stopped(node) }},
 		{"gc.pause", "agent", faults.Dose{"length_ns": 100 * ms, "every_ns": 400 * ms}, nil, 1500 * time.Millisecond, none},
 		{"process.kill", "signal", faults.Dose{"restart_ns": 300 * ms}, nil, 600 * time.Millisecond, func() string { return faults.Stopped(node) }},
+		{"gc.pause", "agent", faults.Dose{"length_ns": 40 * ms, "every_ns": 300 * ms, "dist": "pareto"}, nil, 2500 * time.Millisecond, none},
+		{"gc.storm", "agent", faults.Dose{"heap_bytes": int64(32 << 20), "gogc": int64(10), "alloc_bytes_per_s": int64(32 << 20)}, nil, 2 * time.Second, none},
+		{"process.term", "signal", faults.Dose{"restart_ns": 300 * ms}, nil, 600 * time.Millisecond, none},
+		{"process.restart", "signal", faults.Dose{"data": "same", "down_ns": 200 * ms}, nil, time.Second, none},
+		{"process.restart", "signal", faults.Dose{"data": "lost"}, nil, time.Second, none},
+		{"process.restart", "signal", faults.Dose{"data": "older", "age_ns": 300 * ms}, nil, 1500 * time.Millisecond, none},
+		{"process.crashloop", "signal", faults.Dose{"every_ns": 250 * ms}, nil, 1500 * time.Millisecond, none},
 	} {
-		t.Run(fmt.Sprint(s.kind, " ", s.provider, " ", s.dose["op"]), func(t *testing.T) {
-			if raced && s.kind == "gc.pause" {
+		t.Run(fmt.Sprint(s.kind, " ", s.provider, " ", s.dose["op"], s.dose["data"], s.dose["dist"]), func(t *testing.T) {
+			if raced && strings.HasPrefix(s.kind, "gc.") {
 				t.Skip("the target is built with the race detector")
 			}
 			site, nowhere := nodes, faults.Site{Nodes: []string{"n9"}}

@@ -18,10 +18,16 @@ func newGCPause(b *bench) Provider { return &gcFault{b} }
 // Probe asks the nodes, if there are any, whether they can: the mechanism is in
 // the target, not in this host.
 func (f *gcFault) Probe(ctx context.Context) error {
-	if f.b == nil {
+	return f.b.probeAdmin(ctx, "gc.pause", "process.pause, which stops any program")
+}
+
+// probeAdmin asks whether the target has an admin socket, which is what kinds of
+// faults need that only a program itself can give.
+func (b *bench) probeAdmin(ctx context.Context, kind, instead string) error {
+	if b == nil {
 		return nil
 	}
-	for _, n := range f.b.Cluster.Nodes() {
+	for _, n := range b.Cluster.Nodes() {
 		c := adminOf(n)
 		err := c.call(ctx, http.MethodGet, "/metrics", nil, nil)
 		c.close()
@@ -29,8 +35,8 @@ func (f *gcFault) Probe(ctx context.Context) error {
 		switch {
 		case errors.As(err, &status) && status.code == http.StatusNotFound, errors.Is(err, errNoSocket):
 			return &Unsupported{
-				What: "gc.pause by agent", Why: n.Name() + "'s program has no admin socket that could stop its world",
-				Cure: "target: kvserver, or process.pause, which stops any program",
+				What: kind + " by agent", Why: n.Name() + "'s program has no admin socket that could be asked for it",
+				Cure: "target: kvserver, or " + instead,
 			}
 		case err == nil:
 			return nil // one that answers is enough: all run the same program
@@ -53,7 +59,7 @@ func (f *gcFault) Inject(ctx context.Context, site Site, d Dose) (Injection, err
 			return nil, fmt.Errorf("ask %s: %w", nodes[i].Name(), err)
 		}
 	}
-	return startPulses(ctx, d, nil, func(ctx context.Context, d Dose, begun func()) error {
+	return startPulses(ctx, d, f.b.pauseLengths(site.Nodes), nil, func(ctx context.Context, d Dose, begun func()) error {
 		length := d.Duration("length")
 		// It cannot be cut short: the world of who should hear of it has stopped.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), length+10*time.Second)

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"brownout/cluster"
+	"brownout/internal/seed"
 	"brownout/internal/sys/cgroup"
 	"brownout/internal/sys/proc"
 )
@@ -20,7 +23,11 @@ var processRows = []row{
 	{"gc.pause", meterGCPause, []source{{"agent", newGCPause}}},
 	// A process that a v1 freezer holds ignores kill -9, so it comes last.
 	{"process.pause", meterPause, []source{{"freezer2", newPause("freezer2")}, {"sigstop", newPause("sigstop")}, {"freezer1", newPause("freezer1")}}},
-	{"process.kill", meterKill, []source{{"signal", newKill}}},
+	{"gc.storm", meterStorm, []source{{"agent", newGCStorm}}},
+	{"process.kill", meterKill, []source{{"signal", newKill(syscall.SIGKILL)}}},
+	{"process.term", meterKill, []source{{"signal", newKill(syscall.SIGTERM)}}},
+	{"process.restart", meterRestart, []source{{"signal", newRestart}}},
+	{"process.crashloop", meterCrashloop, []source{{"signal", newCrashloop}}},
 }
 
 var pauseNames = []string{"freezer2", "sigstop", "freezer1"}
@@ -88,7 +95,7 @@ func probeStop(ctx context.Context) error {
 func (f *pauseFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
 	l := f.b.frozen[f.how]
 	hold := &post[string, bool]{l: l, id: l.id(), places: site.Nodes, value: func(Dose) (bool, error) { return true, nil }}
-	return startPulses(ctx, d, hold.Heal, func(ctx context.Context, d Dose, begun func()) error {
+	return startPulses(ctx, d, f.b.pauseLengths(site.Nodes), hold.Heal, func(ctx context.Context, d Dose, begun func()) error {
 		if err := hold.Set(ctx, d); err != nil {
 			return err
 		}
@@ -167,7 +174,8 @@ type pulses struct {
 // startPulses plays pulse, which calls begun when its pause is on, and returns
 // when it is over. What keeps the first from beginning is returned; one that
 // fails later is one pause less, which the meter sees.
-func startPulses(ctx context.Context, d Dose, end func(context.Context) error, pulse func(ctx context.Context, d Dose, begun func()) error) (Injection, error) {
+// lengths gives the length of each from its dose.
+func startPulses(ctx context.Context, d Dose, lengths func(Dose) time.Duration, end func(context.Context) error, pulse func(ctx context.Context, d Dose, begun func()) error) (Injection, error) {
 	if d.Duration("length") <= 0 {
 		return nil, fmt.Errorf("pause of %v: no length", d.Duration("length"))
 	}
@@ -187,8 +195,9 @@ func startPulses(ctx context.Context, d Dose, end func(context.Context) error, p
 		for {
 			start := time.Now()
 			p.mu.Lock()
-			d := p.dose
+			d := p.dose.Clone()
 			p.mu.Unlock()
+			d["length_ns"] = int64(lengths(d))
 			tell(pulse(own, d, func() { tell(nil) }))
 			if every := d.Duration("every"); every <= 0 || !sleep(own, time.Until(start.Add(every))) {
 				return
@@ -242,16 +251,43 @@ type onePulse struct{ *pulses }
 
 func (p onePulse) Done() <-chan struct{} { return p.done }
 
-// A killFault kills a node's processes and starts its program again.
-type killFault struct{ b *bench }
+// Pareto's shape and cut of pauses: with 1.5 the mean is finite and the variance
+// is not, as it is said of collectors' pauses.
+const (
+	paretoShape = 1.5
+	paretoCut   = 20 // times the median
+)
 
-func newKill(b *bench) Provider { return &killFault{b} }
+// pauseLengths draws the lengths of the pauses of some nodes: always the same
+// ones in a run of the same seed, so that a meter knows them, too.
+func (b *bench) pauseLengths(nodes []string) func(Dose) time.Duration {
+	rng := seed.Stream(b.Seed, "pauses/"+strings.Join(nodes, ","))
+	return func(d Dose) time.Duration {
+		length := d.Duration("length")
+		if d.String("dist") != "pareto" {
+			return length
+		}
+		u := 1 - rng.Float64() // never 0
+		return time.Duration(float64(length) * min(math.Pow(2*u, -1/paretoShape), paretoCut))
+	}
+}
+
+// A killFault kills a node's processes, or asks them to end, and starts its
+// program again.
+type killFault struct {
+	b   *bench
+	sig syscall.Signal
+}
+
+func newKill(sig syscall.Signal) func(*bench) Provider {
+	return func(b *bench) Provider { return &killFault{b, sig} }
+}
 
 // Probe finds nothing to ask: whoever can start a node can kill it.
 func (f *killFault) Probe(context.Context) error { return nil }
 
 func (f *killFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
-	dead, err := f.b.downs.inject(ctx, site.Nodes, Dose{}, func(Dose) (bool, error) { return true, nil })
+	dead, err := f.b.downs.inject(ctx, site.Nodes, Dose{}, func(Dose) (syscall.Signal, error) { return f.sig, nil })
 	if err != nil {
 		return nil, err
 	}
@@ -306,14 +342,14 @@ type restarting struct{ *killing }
 
 func (k restarting) Done() <-chan struct{} { return k.up }
 
-// setDown kills a node, or starts it again.
-func (b *bench) setDown(ctx context.Context, node string, asked []bool) error {
+// setDown ends a node's program by the latest signal asked for, or starts it again.
+func (b *bench) setDown(ctx context.Context, node string, asked []syscall.Signal) error {
 	n, err := b.node(node)
 	if err != nil {
 		return err
 	}
 	if len(asked) > 0 {
-		err := n.Kill(ctx, syscall.SIGKILL)
+		err := n.Kill(ctx, asked[len(asked)-1])
 		if errors.Is(err, cluster.ErrNotRunning) {
 			return nil // as asked
 		}

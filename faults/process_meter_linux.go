@@ -43,6 +43,8 @@ type pauseMeter struct {
 	gc     bool // the pause is to be the collector's
 	length time.Duration
 	every  time.Duration
+	draw   func() time.Duration // the lengths that were drawn, one after the other; nil if all are the same
+	drawn  []time.Duration
 
 	pingers
 	before []gcAccount // of each node; nil where it has none
@@ -57,7 +59,12 @@ func newPauseMeter(b *bench, site Site, d Dose, gc bool) (Meter, error) {
 	if len(site.Nodes) == 0 {
 		return nil, errors.New("no nodes")
 	}
-	return &pauseMeter{b: b, nodes: site.Nodes, gc: gc, length: d.Duration("length"), every: d.Duration("every")}, nil
+	m := &pauseMeter{b: b, nodes: site.Nodes, gc: gc, length: d.Duration("length"), every: d.Duration("every")}
+	if d.String("dist") == "pareto" {
+		lengths := b.pauseLengths(site.Nodes)
+		m.draw = func() time.Duration { return lengths(d) }
+	}
+	return m, nil
 }
 
 func (m *pauseMeter) Baseline(ctx context.Context) (Reading, error) {
@@ -84,6 +91,17 @@ func accountOf(ctx context.Context, n *cluster.Node) (gcAccount, error) {
 	a := adminOf(n)
 	defer a.close()
 	return a.gcAccount(ctx)
+}
+
+// want is the q-quantile of the first n pauses that were asked for.
+func (m *pauseMeter) want(q float64, n int) time.Duration {
+	if m.draw == nil {
+		return m.length
+	}
+	for len(m.drawn) < n {
+		m.drawn = append(m.drawn, m.draw())
+	}
+	return quantile(m.drawn[:n], q)
 }
 
 func (m *pauseMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
@@ -129,7 +147,11 @@ func (m *pauseMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 	if bad != nil {
 		return Reading{values}, Answer{false, strings.Join(bad, "; ")}, nil
 	}
-	why := fmt.Sprintf("%s asked, %s measured by pings from outside (p50, n=%d)", short(m.length), short(quantile(all, 0.5)), len(all))
+	why := fmt.Sprintf("%s asked, %s measured by pings from outside (p50, n=%d)", short(m.want(0.5, len(all))), short(quantile(all, 0.5)), len(all))
+	if m.draw != nil {
+		why = fmt.Sprintf("heavy-tailed: %s at most asked, %s measured; p50 ", short(m.want(1, len(all))), short(quantile(all, 1))) + why
+		values["asked_p50_ns"], values["asked_max_ns"] = int64(m.want(0.5, len(all))), int64(m.want(1, len(all)))
+	}
 	if m.gc {
 		why += fmt.Sprintf(", %s by the runtime's own account (p50, n=%d)", short(quantile(own, 0.5)), len(own))
 	} else {
@@ -147,15 +169,15 @@ func (m *pauseMeter) judge(outside, inside []time.Duration, noAccount error, sil
 		}
 		return why
 	}
-	got := quantile(outside, 0.5)
-	early := tolerance(m.length, pauseEarlyShare, pauseEarlyLeast)
-	late := tolerance(m.length, pauseLateShare, pauseLateLeast)
-	own := [2]time.Duration{tolerance(m.length, gcOwnShare, gcOwnLeast), late}
-	if m.gc {
-		late = max(late, gcLate)
-	}
-	if got < m.length-early || got > m.length+late {
-		return fmt.Sprintf("%s asked, %s measured by pings (p50, n=%d), tolerance -%s +%s", short(m.length), short(got), len(outside), short(early), short(late))
+	for _, q := range m.quantiles() {
+		got, want := quantile(outside, q), m.want(q, len(outside))
+		early, late := tolerance(want, pauseEarlyShare, pauseEarlyLeast), tolerance(want, pauseLateShare, pauseLateLeast)
+		if m.gc {
+			late = max(late, gcLate)
+		}
+		if got < want-early || got > want+late {
+			return fmt.Sprintf("%s asked, %s measured by pings (%s, n=%d), tolerance -%s +%s", short(want), short(got), quantileName(q), len(outside), short(early), short(late))
+		}
 	}
 	switch {
 	case !m.gc && len(inside) > 0:
@@ -165,12 +187,31 @@ func (m *pauseMeter) judge(outside, inside []time.Duration, noAccount error, sil
 	case noAccount != nil:
 		return fmt.Sprintf("the runtime's account cannot be read: %v", noAccount)
 	case len(inside) == 0:
-		return fmt.Sprintf("pings stopped for %s, but the runtime reports no GC pause of half of %s", short(got), short(m.length))
+		return fmt.Sprintf("pings stopped for %s, but the runtime reports no GC pause of half of %s", short(quantile(outside, 0.5)), short(m.length))
 	}
-	if got := quantile(inside, 0.5); got < m.length-own[0] || got > m.length+own[1] {
-		return fmt.Sprintf("%s asked, the runtime reports %s (p50, n=%d), tolerance -%s +%s", short(m.length), short(got), len(inside), short(own[0]), short(own[1]))
+	for _, q := range m.quantiles() {
+		got, want := quantile(inside, q), m.want(q, len(inside))
+		early, late := tolerance(want, gcOwnShare, gcOwnLeast), tolerance(want, pauseLateShare, pauseLateLeast)
+		if got < want-early || got > want+late {
+			return fmt.Sprintf("%s asked, the runtime reports %s (%s, n=%d), tolerance -%s +%s", short(want), short(got), quantileName(q), len(inside), short(early), short(late))
+		}
 	}
 	return ""
+}
+
+// quantiles are those that are compared: of a heavy tail also its end.
+func (m *pauseMeter) quantiles() []float64 {
+	if m.draw == nil {
+		return []float64{0.5}
+	}
+	return []float64{0.5, 1}
+}
+
+func quantileName(q float64) string {
+	if q == 1 {
+		return "max"
+	}
+	return fmt.Sprintf("p%g", 100*q)
 }
 
 // since returns the pauses of at least least of the cycles after an earlier account.

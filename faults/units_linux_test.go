@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -112,6 +113,34 @@ func TestPausesAreNoMoreThanWereMade(t *testing.T) {
 				t.Errorf("pauses = %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestHeavyTailedPausesHaveTheMedianAskedFor(t *testing.T) {
+	b := newBench(Bed{Seed: 7})
+	const median = 40 * time.Millisecond
+	d := Dose{"length_ns": int64(median), "dist": "pareto"}
+	draw, again := b.pauseLengths([]string{"n1"}), b.pauseLengths([]string{"n1"})
+	var all []time.Duration
+	for range 20_000 {
+		x := draw(d)
+		if y := again(d); x != y {
+			t.Fatalf("drawn %v, then %v", x, y)
+		}
+		all = append(all, x)
+	}
+	if got := quantile(all, 0.5); !within(got, median, 0.03, 0) {
+		t.Errorf("median %v, want %v", got, median)
+	}
+	if got := quantile(all, 1); got > paretoCut*median*102/100 || got < 10*median {
+		t.Errorf("longest %v, want up to %v", got, paretoCut*median)
+	}
+	if got, want := quantile(all, 0.95), time.Duration(float64(median)*math.Pow(0.1, -1/paretoShape)); !within(got, want, 0.06, 0) {
+		t.Errorf("p95 %v, want %v", got, want)
+	}
+	d["dist"] = "constant"
+	if got := draw(d); got != median {
+		t.Errorf("constant: %v", got)
 	}
 }
 

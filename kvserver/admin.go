@@ -77,6 +77,7 @@ func (s *server) status() Status {
 //	POST /stepdown     the same, to whoever is most up to date
 //	POST /snapshot     take a snapshot now
 //	POST /fault/gcpause {"length_ns":n}: stop the world for so long; answers {"pause_ns":m}
+//	POST /fault/gcstorm StormRequest: keep the collector at work; a heap of 0 ends it
 //	     /debug/pprof/
 //
 // Errors are {"error":"..."} with status 400 (bad request), 409 (not possible
@@ -106,6 +107,7 @@ func (s *server) adminMux(ctx context.Context) *http.ServeMux {
 		"POST /stepdown":      func(ctx context.Context, _ json.RawMessage) (any, error) { return s.transfer(ctx, nil) },
 		"POST /snapshot":      s.snapshot,
 		"POST /fault/gcpause": s.gcPause,
+		"POST /fault/gcstorm": s.storm.serve,
 	} {
 		mux.Handle(pattern, adminHandler(ctx, do))
 	}

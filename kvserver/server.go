@@ -80,6 +80,7 @@ type server struct {
 	reads   *confirmer
 	front   *front
 	changes leaderChanges
+	storm   gcStorm
 }
 
 // open brings up everything but the goroutines of run. under, if not nil, is put

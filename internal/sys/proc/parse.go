@@ -205,6 +205,32 @@ func ParseStatus(b []byte) (Status, error) {
 	return s, nil
 }
 
+// A MemInfo is the part of /proc/meminfo that we use, in bytes.
+type MemInfo struct{ Total, Available, SwapTotal uint64 }
+
+// ParseMemInfo takes /proc/meminfo apart. Lines it does not know are left alone.
+func ParseMemInfo(b []byte) (MemInfo, error) {
+	var m MemInfo
+	err := pairs(b, ":", func(key, value string, p *numbers) {
+		to := map[string]*uint64{"MemTotal": &m.Total, "MemAvailable": &m.Available, "SwapTotal": &m.SwapTotal}[key]
+		if to == nil {
+			return
+		}
+		kb := p.uint(strings.TrimSuffix(value, " kB"))
+		if kb > math.MaxUint64>>10 {
+			p.fail(fmt.Errorf("%s %s is out of range", key, value))
+		}
+		*to = kb << 10
+	})
+	if err == nil && m.Total == 0 {
+		err = fmt.Errorf("no MemTotal")
+	}
+	if err != nil {
+		return MemInfo{}, fmt.Errorf("parse meminfo: %w", err)
+	}
+	return m, nil
+}
+
 // A CPU is the time of one CPU, or of all, since boot, by what it was spent on.
 type CPU struct {
 	User, Nice, System, Idle, IOWait, IRQ, SoftIRQ, Steal time.Duration

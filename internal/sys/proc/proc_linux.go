@@ -105,6 +105,9 @@ func Threads(pid int) ([]int, error) {
 // ReadStatus reads /proc/PID/status. PID may be a thread's.
 func ReadStatus(pid int) (Status, error) { return read(ParseStatus, file(pid, "status")) }
 
+// ReadMemInfo reads /proc/meminfo.
+func ReadMemInfo() (MemInfo, error) { return read(ParseMemInfo, "/proc/meminfo") }
+
 // ReadHost reads /proc/stat.
 func ReadHost() (Host, error) { return read(ParseHost, "/proc/stat") }
 
