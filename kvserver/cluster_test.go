@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // patience is how long a test waits for something that should happen soon.
@@ -30,7 +32,8 @@ type testCluster struct {
 	tb    testing.TB
 	conf  []Config
 	nodes []*testNode
-	procs []*exec.Cmd // instead of nodes
+	procs []*exec.Cmd                       // instead of nodes
+	store func(raft.LogStore) raft.LogStore // around the nodes' logs
 }
 
 type testNode struct {
@@ -42,7 +45,13 @@ type testNode struct {
 // startCluster starts n nodes and waits for a leader whose reads are ready.
 func startCluster(tb testing.TB, n int, tune func(*Config), under func(id string, l link) link) *testCluster {
 	tb.Helper()
-	k := &testCluster{tb: tb, conf: testConfigs(tb, n, tune), nodes: make([]*testNode, n)}
+	return startClusterOn(tb, n, tune, under, nil)
+}
+
+// startClusterOn is startCluster with something put around the nodes' logs.
+func startClusterOn(tb testing.TB, n int, tune func(*Config), under func(string, link) link, store func(raft.LogStore) raft.LogStore) *testCluster {
+	tb.Helper()
+	k := &testCluster{tb: tb, conf: testConfigs(tb, n, tune), nodes: make([]*testNode, n), store: store}
 	tb.Cleanup(func() {
 		for i := range k.nodes {
 			k.stop(i)
@@ -86,15 +95,15 @@ func (k *testCluster) start(i int, under func(id string, l link) link) {
 	if err != nil {
 		k.tb.Fatal(err)
 	}
-	var wrap func(link) link
+	between := seams{store: k.store}
 	if under != nil {
-		wrap = func(l link) link { return under(c.ID, l) }
+		between.link = func(l link) link { return under(c.ID, l) }
 	}
 	var logTo io.Writer = io.Discard
 	if os.Getenv("KVSERVER_LOG") != "" {
 		logTo = os.Stderr
 	}
-	s, err := open(c, logTo, wrap)
+	s, err := open(c, logTo, between)
 	if err != nil {
 		k.tb.Fatal(err)
 	}

@@ -28,6 +28,8 @@ type Config struct {
 	Reads string `json:"reads,omitempty"` // "readindex" (default), "lease", "local"
 	Kick  bool   `json:"kick,omitempty"`  // on its very first start, this node stands for election at once
 
+	LeaderWrite string `json:"leader_write,omitempty"` // a leader's own log is written in "parallel" (default) with its followers', or "first"
+
 	Heartbeat     Duration `json:"heartbeat,omitempty"`      // follower's patience without a leader; default 1s
 	Election      Duration `json:"election,omitempty"`       // candidate's patience; default Heartbeat
 	Lease         Duration `json:"lease,omitempty"`          // a leader out of touch with a quorum for this long steps down; default Heartbeat/2
@@ -117,6 +119,7 @@ func sortedKeys[V any](m map[string]V) []string {
 func (c Config) withDefaults() (Config, error) {
 	c.Log = cmp.Or(c.Log, "wal")
 	c.Reads = cmp.Or(c.Reads, "readindex")
+	c.LeaderWrite = cmp.Or(c.LeaderWrite, "parallel")
 	c.Heartbeat = cmp.Or(c.Heartbeat, Duration(time.Second))
 	c.Election = cmp.Or(c.Election, c.Heartbeat)
 	c.Lease = cmp.Or(c.Lease, c.Heartbeat/2)
@@ -161,6 +164,9 @@ func (c Config) check() error {
 	}
 	if !slices.Contains([]string{"readindex", "lease", "local"}, c.Reads) {
 		bad("reads: %q is none of readindex, lease, local", c.Reads)
+	}
+	if !slices.Contains([]string{"parallel", "first"}, c.LeaderWrite) {
+		bad("leader_write: %q is none of parallel, first", c.LeaderWrite)
 	}
 	if hclog.LevelFromString(c.LogLevel) == hclog.NoLevel {
 		bad("log_level: %q is none of trace, debug, info, warn, error, off", c.LogLevel)

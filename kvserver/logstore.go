@@ -29,11 +29,14 @@ type storage struct {
 	close  func() error
 }
 
-// openStorage opens what c.Log names, below c.Dir.
-func openStorage(c Config, log hclog.Logger, notes *stages.Recorder) (*storage, error) {
+// openStorage opens what c.Log names, below c.Dir, and puts it under between.
+func openStorage(c Config, log hclog.Logger, notes *stages.Recorder, between func(raft.LogStore) raft.LogStore) (*storage, error) {
+	if between == nil {
+		between = func(s raft.LogStore) raft.LogStore { return s }
+	}
 	if c.Log == "memory" {
 		mem := raft.NewInmemStore()
-		m := &meteredLog{LogStore: mem, notes: notes}
+		m := &meteredLog{LogStore: between(mem), notes: notes}
 		return &storage{logs: m, stable: mem, snaps: raft.NewInmemSnapshotStore(), meter: m, close: func() error { return nil }}, nil
 	}
 	dir := filepath.Join(c.Dir, c.Log)
@@ -55,7 +58,7 @@ func openStorage(c Config, log hclog.Logger, notes *stages.Recorder) (*storage, 
 	if err != nil {
 		return nil, fmt.Errorf("open %s log: %w", c.Log, err)
 	}
-	m.LogStore = store
+	m.LogStore = between(store)
 	cache, err := raft.NewLogCache(c.LogCache, m)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make log cache: %w", err), store.Close())
@@ -93,6 +96,7 @@ func (w *walLog) Close() error { return errors.Join(w.WAL.Close(), w.meta.Close(
 // where the store is durable, waiting for the disk.
 type meteredLog struct {
 	raft.LogStore
+	before         func([]*raft.Log) // if not nil, gets what is about to be stored
 	notes          *stages.Recorder
 	disk           diskTimes
 	store          histogram
@@ -104,6 +108,9 @@ func (m *meteredLog) StoreLog(l *raft.Log) error { return m.StoreLogs([]*raft.Lo
 
 // StoreLogs implements [raft.LogStore].
 func (m *meteredLog) StoreLogs(logs []*raft.Log) error {
+	if m.before != nil {
+		m.before(logs)
+	}
 	m.disk.reset()
 	start := time.Now()
 	err := m.LogStore.StoreLogs(logs)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -54,7 +55,7 @@ func Run(ctx context.Context, c Config, logTo io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	s, err := open(c, logTo, nil)
+	s, err := open(c, logTo, seams{})
 	if err != nil {
 		return err
 	}
@@ -83,9 +84,14 @@ type server struct {
 	storm   gcStorm
 }
 
-// open brings up everything but the goroutines of run. under, if not nil, is put
-// between this node and the network.
-func open(c Config, logTo io.Writer, under func(link) link) (_ *server, err error) {
+// Seams are what may be put between this node and the world.
+type seams struct {
+	link  func(link) link                   // to the network; nil: nothing
+	store func(raft.LogStore) raft.LogStore // to the disk; nil: nothing
+}
+
+// open brings up everything but the goroutines of run.
+func open(c Config, logTo io.Writer, between seams) (_ *server, err error) {
 	s := &server{c: c, started: time.Now(), fsm: newFSM(), leads: make(chan bool, 16)}
 	s.log = hclog.New(&hclog.LoggerOptions{Name: c.ID, Level: hclog.LevelFromString(c.LogLevel), Output: logTo})
 	defer func() {
@@ -108,14 +114,14 @@ func open(c Config, logTo io.Writer, under func(link) link) (_ *server, err erro
 	if err != nil {
 		return nil, err
 	}
-	if under != nil {
-		l = under(l)
+	if between.link != nil {
+		l = between.link(l)
 	}
 	s.trans = &transport{link: l}
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
-	if s.store, err = openStorage(c, s.log.Named("store"), s.notes); err != nil {
+	if s.store, err = openStorage(c, s.log.Named("store"), s.notes, between.store); err != nil {
 		return nil, err
 	}
 	if err := s.startRaft(); err != nil {
@@ -164,6 +170,7 @@ func (s *server) startRaft() error {
 	conf.NoLegacyTelemetry = true
 	conf.Logger = s.log.Named("raft")
 	conf.BatchApplyCh = false // proposer.fate relies on it
+	conf.MaxAppendEntries = maxAppend
 
 	var peers raft.Configuration
 	for _, p := range s.c.Peers {
@@ -181,10 +188,19 @@ func (s *server) startRaft() error {
 	s.trans.accepted = func(id raft.ServerID, term uint64, sent time.Time) { s.reads.accepted(id, term, sent) }
 	// Raft may call back as soon as it runs, so the confirmer must be there; it asks Raft nothing before leadership.
 	s.reads = newConfirmer(s.c, nil, s.trans, s.redirect)
+	var running atomic.Pointer[raft.Raft]
+	if s.c.LeaderWrite == "parallel" {
+		s.store.meter.before = func(logs []*raft.Log) {
+			if r := running.Load(); r != nil {
+				s.ahead(r, logs)
+			}
+		}
+	}
 	if s.raft, err = raft.NewRaft(conf, s.fsm, s.store.logs, s.store.stable, s.store.snaps, s.trans); err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
 	s.reads.raft = s.raft
+	running.Store(s.raft)
 	if err := s.checkMembers(peers); err != nil {
 		return err
 	}
@@ -194,6 +210,22 @@ func (s *server) startRaft() error {
 		c: s.c, table: newTable(), fsm: s.fsm, writes: s.writes, reads: s.reads, info: s.infoText, notes: s.notes, conns: map[*client]struct{}{},
 	}
 	return nil
+}
+
+// maxAppend bounds the entries of one message.
+const maxAppend = 64
+
+// ahead sends entries that this node is about to store to its followers, if it
+// stores them because it leads. It is called in Raft's main goroutine.
+func (s *server) ahead(r *raft.Raft, logs []*raft.Log) {
+	if len(logs) == 0 || len(logs) > maxAppend {
+		return
+	}
+	term, commit := logs[0].Term, r.CommitIndex()
+	// As in confirmer.leads: a leader's role between two equal terms belongs to that term.
+	if r.CurrentTerm() == term && r.State() == raft.Leader && r.CurrentTerm() == term && logs[len(logs)-1].Term == term {
+		s.trans.ahead(logs, commit)
+	}
 }
 
 // checkMembers makes sure that the quorum of reads is the quorum of writes.

@@ -1,7 +1,11 @@
 package kvserver
 
 import (
+	"bufio"
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -11,11 +15,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A link is what Raft's network transport can do.
+// A link is what Raft's network transport can do, and a little more.
 type link interface {
 	raft.Transport
 	raft.WithPreVote
 	raft.WithClose
+	// ahead sends a leader's new entries before they are in its own log, where that is of use.
+	ahead(logs []*raft.Log, commit uint64)
 }
 
 // A transport is the link to the peers, seen from outside: it counts, and it
@@ -44,82 +50,234 @@ func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req
 	return nil
 }
 
-// newLink starts listening for peers on addr.
+// A tcpLink connects a node with its peers. Which way a message goes:
+// [lane] to a peer, [inbound] from one, [pipeline] for a leader's entries;
+// how it is written: see peerMagic.
+//
+// A peer whose kernel acknowledges nothing for the given patience is given up,
+// so that after a partition the nodes do not wait for the end of TCP's
+// exponential backoff. A slow link is not affected: there, bytes are
+// acknowledged, if slowly.
+type tcpLink struct {
+	addr      string // told to peers, unresolved as it was configured
+	ln        net.Listener
+	log       hclog.Logger
+	timeout   time.Duration
+	patience  time.Duration
+	consume   chan raft.RPC
+	heartbeat atomic.Pointer[func(raft.RPC)]
+
+	early, claimed atomic.Uint64 // requests sent ahead, and of these asked for by Raft
+
+	ctx  context.Context // ends with the link
+	shut context.CancelFunc
+	wg   sync.WaitGroup // all its goroutines
+
+	mu        sync.Mutex
+	conns     map[net.Conn]struct{}
+	lanes     map[raft.ServerAddress]*[2]*lane
+	pipelines map[*pipeline]struct{}
+}
+
+// The lanes to a peer.
+const (
+	urgent = iota
+	entries
+)
+
+// newLink starts listening for peers.
 func newLink(c Config, log hclog.Logger) (link, error) {
 	ln, err := net.Listen("tcp", c.Raft)
 	if err != nil {
 		return nil, fmt.Errorf("listen for peers: %w", err)
 	}
-	st := &stream{Listener: ln, addr: c.Raft, patience: time.Duration(c.PeerTimeout), conns: map[net.Conn]struct{}{}}
-	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:                  st,
-		MaxPool:                 4, // heartbeats, entries, reads, and one to spare
-		Timeout:                 time.Duration(c.RPCTimeout),
-		Logger:                  log,
-		MsgpackUseNewTimeFormat: true,
-	}), nil
+	l := &tcpLink{
+		addr: c.Raft, ln: ln, log: log, timeout: time.Duration(c.RPCTimeout), patience: time.Duration(c.PeerTimeout),
+		consume: make(chan raft.RPC), conns: map[net.Conn]struct{}{},
+		lanes: map[raft.ServerAddress]*[2]*lane{}, pipelines: map[*pipeline]struct{}{},
+	}
+	l.ctx, l.shut = context.WithCancel(context.Background())
+	l.wg.Go(l.serve)
+	l.wg.Go(l.expire)
+	return l, nil
 }
 
-// A stream makes the connections between nodes. A peer whose kernel
-// acknowledges nothing for the given patience is given up, so that after a
-// partition the nodes do not wait for the end of TCP's exponential backoff.
-// A slow link is not affected: there, bytes are acknowledged, if slowly.
-type stream struct {
-	net.Listener
-	addr     string
-	patience time.Duration
-
-	mu     sync.Mutex
-	closed bool
-	conns  map[net.Conn]struct{} // dialed and open
+// Close implements [raft.WithClose]. It also ends the messages under way.
+func (l *tcpLink) Close() error {
+	l.end()
+	l.wg.Wait()
+	return nil
 }
 
-// Addr returns the address told to peers, unresolved as it was configured.
-func (s *stream) Addr() net.Addr { return peerAddr(s.addr) }
+func (l *tcpLink) end() {
+	l.ln.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shut()
+	for conn := range l.conns {
+		conn.Close()
+	}
+}
 
-// Dial implements [raft.StreamLayer].
-func (s *stream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	d := net.Dialer{Timeout: min(timeout, s.patience), ControlContext: giveUpAfter(s.patience)}
-	conn, err := d.Dial("tcp", string(addr))
+// keep has conn closed with the link. It reports whether that is still to come.
+func (l *tcpLink) keep(conn net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return false
+	}
+	l.conns[conn] = struct{}{}
+	return true
+}
+
+// start runs f in a goroutine, unless the link has ended.
+func (l *tcpLink) start(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return false
+	}
+	l.wg.Go(f)
+	return true
+}
+
+func (l *tcpLink) forget(conn net.Conn) {
+	conn.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, conn)
+}
+
+func (l *tcpLink) dial(addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: min(l.timeout, l.patience), ControlContext: giveUpAfter(l.patience)}
+	conn, err := d.DialContext(l.ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	if !l.keep(conn) {
 		conn.Close()
 		return nil, net.ErrClosed
 	}
-	s.conns[conn] = struct{}{}
-	return &dialed{conn, s}, nil
+	return conn, nil
 }
 
-// Close implements [net.Listener]. It also ends the messages under way.
-func (s *stream) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for conn := range s.conns {
-		conn.Close()
+// expire looks for peers that do not answer.
+func (l *tcpLink) expire() {
+	tick := time.NewTicker(max(l.timeout/8, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case now := <-tick.C:
+			l.mu.Lock()
+			var all []*lane
+			for _, two := range l.lanes {
+				all = append(all, two[:]...)
+			}
+			l.mu.Unlock()
+			for _, n := range all {
+				n.expire(now.Add(-l.timeout))
+			}
+		}
 	}
-	clear(s.conns)
-	return s.Listener.Close()
 }
 
-type dialed struct {
-	net.Conn
-	s *stream
+func (l *tcpLink) lane(addr raft.ServerAddress, which int) *lane {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	two := l.lanes[addr]
+	if two == nil {
+		two = &[2]*lane{{l: l, addr: string(addr)}, {l: l, addr: string(addr)}}
+		l.lanes[addr] = two
+	}
+	return two[which]
 }
 
-// Close implements [net.Conn].
-func (d *dialed) Close() error {
-	d.s.mu.Lock()
-	delete(d.s.conns, d.Conn)
-	d.s.mu.Unlock()
-	return d.Conn.Close()
+// Consumer implements [raft.Transport].
+func (l *tcpLink) Consumer() <-chan raft.RPC { return l.consume }
+
+// LocalAddr implements [raft.Transport].
+func (l *tcpLink) LocalAddr() raft.ServerAddress { return raft.ServerAddress(l.addr) }
+
+// EncodePeer implements [raft.Transport].
+func (l *tcpLink) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
+
+// DecodePeer implements [raft.Transport].
+func (l *tcpLink) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// SetHeartbeatHandler implements [raft.Transport].
+func (l *tcpLink) SetHeartbeatHandler(f func(raft.RPC)) { l.heartbeat.Store(&f) }
+
+// AppendEntries implements [raft.Transport].
+func (l *tcpLink) AppendEntries(_ raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	which := entries
+	if isHeartbeat(req) {
+		which = urgent
+	}
+	return l.lane(addr, which).call(kindAppend, req, resp)
 }
 
-type peerAddr string
+// AppendEntriesPipeline implements [raft.Transport].
+func (l *tcpLink) AppendEntriesPipeline(_ raft.ServerID, addr raft.ServerAddress) (raft.AppendPipeline, error) {
+	n := l.lane(addr, entries)
+	if err := n.dial(); err != nil {
+		return nil, err
+	}
+	return newPipeline(l, n), nil
+}
 
-func (peerAddr) Network() string  { return "tcp" }
-func (a peerAddr) String() string { return string(a) }
+// ahead implements [link].
+func (l *tcpLink) ahead(logs []*raft.Log, commit uint64) {
+	l.mu.Lock()
+	var few [8]*pipeline
+	all := few[:0]
+	for p := range l.pipelines {
+		all = append(all, p)
+	}
+	l.mu.Unlock()
+	for _, p := range all {
+		p.ahead(logs, commit)
+	}
+}
+
+// RequestVote implements [raft.Transport].
+func (l *tcpLink) RequestVote(_ raft.ServerID, addr raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return l.lane(addr, urgent).call(kindVote, req, resp)
+}
+
+// RequestPreVote implements [raft.WithPreVote].
+func (l *tcpLink) RequestPreVote(_ raft.ServerID, addr raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return l.lane(addr, urgent).call(kindPreVote, req, resp)
+}
+
+// TimeoutNow implements [raft.Transport].
+func (l *tcpLink) TimeoutNow(_ raft.ServerID, addr raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return l.lane(addr, urgent).call(kindTimeout, req, resp)
+}
+
+// InstallSnapshot implements [raft.Transport]. It has a connection of its own.
+func (l *tcpLink) InstallSnapshot(_ raft.ServerID, addr raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	conn, err := l.dial(string(addr))
+	if err != nil {
+		return err
+	}
+	defer l.forget(conn)
+	const scale = 256 << 10 // bytes for which the timeout is meant
+	conn.SetDeadline(time.Now().Add(l.timeout * time.Duration(max(1, req.Size/scale))))
+	if _, err := conn.Write(appendFrame([]byte(peerMagic), 1, kindSnapshot, "", req)); err != nil {
+		return err
+	}
+	if _, err := io.CopyN(conn, data, req.Size); err != nil {
+		return err
+	}
+	f, err := readFrame(bufio.NewReader(conn))
+	if err != nil {
+		return err
+	}
+	text, err := f.answer(resp)
+	if err == nil && text != "" {
+		err = errors.New(text)
+	}
+	return err
+}

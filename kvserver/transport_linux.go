@@ -2,6 +2,7 @@ package kvserver
 
 import (
 	"context"
+	"net"
 	"syscall"
 	"time"
 
@@ -19,5 +20,37 @@ func giveUpAfter(patience time.Duration) func(context.Context, string, string, s
 			return ctl
 		}
 		return err
+	}
+}
+
+// tryWriter returns a function that writes as much to conn as can be written without waiting.
+func tryWriter(conn net.Conn) func([]byte) (int, error) {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return func([]byte) (int, error) { return 0, err }
+	}
+	var b []byte
+	var n int
+	var failed error
+	attempt := func(fd uintptr) bool {
+		for {
+			switch n, failed = unix.Write(int(fd), b); failed {
+			case unix.EINTR:
+				continue
+			case unix.EAGAIN:
+				failed = nil
+			}
+			n = max(n, 0)
+			return true
+		}
+	}
+	return func(p []byte) (int, error) {
+		b = p
+		err := raw.Write(attempt)
+		b = nil
+		if err == nil {
+			err = failed
+		}
+		return n, err
 	}
 }
