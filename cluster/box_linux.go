@@ -61,9 +61,9 @@ const uidBase = 1_900_000_000
 // host that does not let us (a user namespace without that range), all nodes
 // run as root without capabilities.
 func (n *Node) makeDirs(uid int) error {
-	for _, name := range []string{"data", notesDir} {
+	for name, mode := range map[string]os.FileMode{"data": 0o700, notesDir: 0o755} { // a run is read without root
 		dir := filepath.Join(n.dir, name)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := os.MkdirAll(dir, mode); err != nil {
 			return err
 		}
 		if err := os.Lchown(dir, uid, uid); err != nil {

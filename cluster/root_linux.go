@@ -95,7 +95,7 @@ func makeDirs(r string, s *setup) error {
 		{"var/tmp", 0o777 | os.ModeSticky, 0},
 		{"run", 0o755, s.UID}, // admin socket
 		{"data", 0o700, s.UID},
-		{notesDir, 0o700, s.UID},
+		{notesDir, 0o755, s.UID},
 		{"root", 0o700, 0},
 	} {
 		p := filepath.Join(r, d.path)

@@ -254,6 +254,7 @@ func (s *session) drive(ctx context.Context) error {
 	s.events.start(s.clock)
 	s.events.emit(run.Event{Type: run.LoadStarted, Data: map[string]any{
 		"rate_per_s": s.rate, "max_per_s": s.max, "clients": s.Plan.Load.Clients,
+		"zero_monotonic_ns": s.clock.Zero(),
 	}})
 
 	// The load and the faults end by themselves; with the later of them ends the rest.

@@ -88,7 +88,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		doctorCommand(), demoCommand(), runCommand(), listCommand(),
 		upCommand(), downCommand(), enterCommand(), faultCommand(), cleanCommand(), calibrateCommand(),
-		checkCommand(), showCommand(), lsCommand(), schemaCommand(), versionCommand(),
+		checkCommand(), traceCommand(), showCommand(), lsCommand(), schemaCommand(), versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, group := range root.Commands() { // else an unknown subcommand is a success with help

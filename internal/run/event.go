@@ -7,7 +7,7 @@ type EventType string
 // and never asks anybody else.
 const (
 	PhaseStarted  EventType = "phase"          // Phase, T = its start
-	LoadStarted   EventType = "load.started"   // Data: rate_per_s offered, max_per_s calibrated (0 if none), clients
+	LoadStarted   EventType = "load.started"   // Data: rate_per_s offered, max_per_s calibrated (0 if none), clients, zero_monotonic_ns: the host's clock at the run's zero
 	LoadEnded     EventType = "load.ended"     // Data: LoadReport's fields
 	FaultFired    EventType = "fault.fired"    // Fault, Kind, Nodes, Provider, Requested: the selectors were resolved and the fault is in force
 	FaultMeasured EventType = "fault.measured" // Fault, Measured, Bit, Text = why

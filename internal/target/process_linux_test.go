@@ -158,7 +158,7 @@ func TestGeneratorInItsNamespaceFromCalibrationToHistory(t *testing.T) {
 	for i, op := range ops {
 		if op.Phase == "final" {
 			final++
-			if got := s.values[op.Key]; op.Result == nil && got != "" || op.Result != nil && *op.Result != workload.Short(got, 64) {
+			if got := s.values[op.Key]; op.Result == nil && got != "" || op.Result != nil && *op.Result != history.Short(got, 64) {
 				t.Errorf("final read of %s = %v, the server has %q", op.Key, op.Result, got)
 			}
 		}

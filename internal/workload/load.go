@@ -254,15 +254,15 @@ func (l *load) work(ctx context.Context, slot int) {
 		}
 		req := history.Request{Kind: op.Kind, Key: op.Key}
 		if op.Value != nil {
-			req.Value = onWire(op.Kind, value, l.spec.Load.ValueSize)
+			req.Value = history.OnWire(op.Kind, value, l.spec.Load.ValueSize)
 		}
 		if op.Kind == history.CAS {
 			var there bool
 			if req.Expect, there = l.seen.get(op.Key); !there {
-				req.Expect = Pad(neverWritten, l.spec.Load.ValueSize)
+				req.Expect = history.Pad(neverWritten, l.spec.Load.ValueSize)
 				expect = neverWritten
 			} else {
-				expect = Short(req.Expect, l.spec.Load.ValueSize)
+				expect = history.Short(req.Expect, l.spec.Load.ValueSize)
 			}
 			op.Expect = &expect
 		}
@@ -336,7 +336,7 @@ func (p *pool) fill(op *history.Op, rep history.Reply, result *string) {
 	switch op.Outcome {
 	case history.OK:
 		if rep.Found != nil && (op.Kind == history.Get || op.Kind == history.CAS) {
-			*result = Short(*rep.Found, p.spec.Load.ValueSize)
+			*result = history.Short(*rep.Found, p.spec.Load.ValueSize)
 			op.Result = result
 		}
 		op.Swapped = rep.Swapped
@@ -427,10 +427,10 @@ func (p *pool) calibrate(ctx context.Context, d time.Duration) (float64, error) 
 				kind := history.Kind(row.Kind)
 				req := history.Request{Kind: kind, Key: "cal" + row.Key[1:]}
 				if row.Value != "" {
-					req.Value = onWire(kind, row.Value, p.spec.Load.ValueSize)
+					req.Value = history.OnWire(kind, row.Value, p.spec.Load.ValueSize)
 				}
 				if kind == history.CAS {
-					req.Expect = Pad(neverWritten, p.spec.Load.ValueSize)
+					req.Expect = history.Pad(neverWritten, p.spec.Load.ValueSize)
 				}
 				rep := p.ask(c, call, req)
 				if part := int64(parts * (p.clock.Now() - start) / d); rep.Outcome == history.OK && part < parts {

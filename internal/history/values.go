@@ -1,9 +1,7 @@
-package workload
+package history
 
 import (
 	"strings"
-
-	"brownout/internal/history"
 )
 
 // filler pads values to their size on the wire. No token holds it.
@@ -78,9 +76,9 @@ func isToken(s, letters string) bool {
 	return true
 }
 
-// onWire returns a planned value as it is sent.
-func onWire(kind history.Kind, token string, size int) string {
-	if kind == history.Append {
+// OnWire returns a planned value as it is sent.
+func OnWire(kind Kind, token string, size int) string {
+	if kind == Append {
 		return PadElement(token, size)
 	}
 	return Pad(token, size)
