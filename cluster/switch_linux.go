@@ -29,6 +29,9 @@ type SwitchConfig struct {
 	Exe  string // this binary, to be started as "_wire"; default /proc/self/exe
 	Seed uint64 // of what is random in impairments
 	MTU  int    // of all links; default 1500
+	// Congestion is TCP's congestion control between tenants; default cubic, or
+	// reno where the kernel lacks it.
+	Congestion string
 }
 
 // A Port is one place on a switch, as its tenant sees it.
@@ -37,7 +40,7 @@ type Port struct {
 	Name       string // of the tenant
 	MAC        net.HardwareAddr
 	IP4, IP6   netip.Addr
-	Congestion string // TCP congestion control, of what the host lets namespaces choose
+	Congestion string // TCP congestion control in force between tenants
 }
 
 // A Switch joins network namespaces: a bridge in a namespace of its own, a veth
@@ -59,6 +62,7 @@ type Switch struct {
 
 	steer    *bpf.Steering // nil without eBPF
 	steerErr error         // why
+	flows    flowCuts
 
 	mu    sync.Mutex // guards the fields below and the order of changes of one pair
 	ports map[int]*port
@@ -249,17 +253,16 @@ func (s *Switch) wireUp(ctx context.Context, p *port, tenant *os.File) error {
 		// The other end too: until the kernel has told itself that this link is
 		// ready, IPv6 has no route to the subnet and answers are lost.
 		func() error { return p.conn.Running(ctx, p.eth0) },
-		func() (err error) {
-			// Faults of loss barely show with BBR, which many hosts default to.
-			p.Congestion, err = link.Congestion(tenant, "cubic", "reno")
-			return err
-		},
 	}
 	if s.ipv6 {
 		steps = append(steps, func() error { return p.conn.Local(ctx, p.IP6) })
 	} else {
 		steps = slices.Delete(steps, 3, 4)
 	}
+	steps = append(steps, func() (err error) {
+		p.Congestion, err = s.congest(p, tenant)
+		return err
+	})
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -502,6 +505,7 @@ func (s *Switch) closeAll() error {
 	if s.steer != nil {
 		s.steer.Close()
 	}
+	s.flows.close()
 	if s.ns != nil {
 		errs = append(errs, s.ns.Close())
 	}

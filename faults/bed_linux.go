@@ -58,6 +58,7 @@ type bench struct {
 
 	weights ledger[string, bool] // of the whole run, under no name
 	weight  int                  // the run's own, while it has another
+	flows  ledger[portFlow, bool]
 }
 
 func newBench(bed Bed) *bench {
@@ -71,6 +72,7 @@ func newBench(bed Bed) *bench {
 	b.downs.apply = b.setDown
 	b.pins.apply = b.setPin
 	b.weights.apply = b.setWeight
+	b.flows.apply = b.setFlow
 	for _, how := range pauseNames {
 		b.frozen[how] = &ledger[string, bool]{apply: func(ctx context.Context, node string, asked []bool) error {
 			return b.setFrozen(ctx, how, node, len(asked) > 0)

@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 			os.Exit(faults.SpinMain(args))
 		case "_tenant":
 			os.Exit(faults.TenantMain(args))
+		case "_flood":
+			os.Exit(faults.FloodMain(args))
 		case "kvserver":
 			if err := kvserver.Main(context.Background(), args, os.Stdout, os.Stderr); err != nil {
 				fmt.Fprintln(os.Stderr, err)
@@ -130,6 +132,12 @@ func TestProvidersConform(t *testing.T) {
 		return ""
 	}
 	node, _ := c.Node(follower)
+	cut := func() string {
+		if n := c.Switch().Flows(); n > 0 {
+			return fmt.Sprintf("%d flows are cut", n)
+		}
+		return ""
+	}
 	none := func() string { return "" } // that a file of the host would tell of
 	for _, s := range []struct {
 		kind, provider string
@@ -137,6 +145,10 @@ func TestProvidersConform(t *testing.T) {
 		hold           time.Duration
 		residue        func() string
 	}{
+		{"net.reset", "sock_diag", faults.Dose{"every_ns": 100 * ms}, nil, time.Second, none},
+		{"net.halfopen", "ebpf", faults.Dose{"new": "pass"}, nil, time.Second, cut},
+		{"net.halfopen", "ebpf", faults.Dose{"new": "drop", "one_way": true}, nil, time.Second, cut},
+		{"net.flood", "flows", faults.Dose{"limit_bits_per_s": int64(20e6), "flows": int64(4), "udp": 20.0}, faults.Dose{"limit_bits_per_s": int64(40e6), "flows": int64(2), "udp": 50.0}, time.Second, none},
 		{"net.delay", "wire", faults.Dose{"add_ns": 10 * ms}, faults.Dose{"add_ns": 25 * ms}, time.Second, impaired},
 		{"net.rate", "wire", faults.Dose{"limit_bits_per_s": int64(10e6), "queue_bytes": int64(256 << 10)}, faults.Dose{"limit_bits_per_s": int64(10e6), "queue_bytes": int64(64 << 10)}, 2 * time.Second, impaired},
 		{"net.partition", "ebpf", faults.Dose{"one_way": true}, nil, time.Second, impaired},

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"brownout/internal/sys/tcpdiag"
@@ -48,18 +49,25 @@ func (w *tcpWatch) close() {
 	}
 }
 
-// conns are the established connections on the links.
-func (w *tcpWatch) conns() (out []tcpdiag.Conn) {
-	all := map[string][]tcpdiag.Conn{}
+// byNode are the established connections on the links, by their senders.
+func (w *tcpWatch) byNode() map[string][]tcpdiag.Conn {
+	out := map[string][]tcpdiag.Conn{}
 	for from, s := range w.diag {
-		all[from], _ = s.Conns() // none is no evidence
-	}
-	for _, l := range w.links {
-		for _, c := range all[l.from] {
-			if at := c.Remote.Addr().String(); at == l.peers[0] || at == l.peers[1] {
-				out = append(out, c)
+		all, _ := s.Conns() // none is no evidence
+		for _, c := range all {
+			at := c.Remote.Addr().Unmap().String()
+			if slices.ContainsFunc(w.links, func(l tcpLink) bool { return l.from == from && (at == l.peers[0] || at == l.peers[1]) }) {
+				out[from] = append(out[from], c)
 			}
 		}
+	}
+	return out
+}
+
+// conns are all of them.
+func (w *tcpWatch) conns() (out []tcpdiag.Conn) {
+	for _, cs := range w.byNode() {
+		out = append(out, cs...)
 	}
 	return out
 }
@@ -84,10 +92,14 @@ func (w *tcpWatch) baseline(values map[string]any) {
 	}
 }
 
-// measured adds to a reading what the connections felt since the baseline, and
-// says it in words.
+// measured adds to a reading what the connections of the baseline felt since,
+// and says it in words. Where there were none, those that are there now tell.
 func (w *tcpWatch) measured(values map[string]any) string {
-	cs := w.conns()
+	all := w.conns()
+	cs := slices.DeleteFunc(slices.Clone(all), func(c tcpdiag.Conn) bool { _, was := w.base[c.Cookie]; return !was })
+	if len(w.base) == 0 {
+		cs = all
+	}
 	if len(cs) == 0 {
 		return ""
 	}

@@ -25,7 +25,7 @@ type row struct {
 
 // The table. Adding a fault is adding a row to its family; doctor, calibrate and
 // the nemesis are loops over it.
-var table = slices.Concat(netRows, cpuRows, diskRows, memoryRows, processRows, clockRows, serverRows, neighbourRows)
+var table = slices.Concat(netRows, netTCPRows, cpuRows, diskRows, memoryRows, processRows, clockRows, serverRows, neighbourRows)
 
 // Survey says of every kind of fault what this host can do. It needs no
 // cluster; every probe really makes what its mechanism needs, where nobody sees

@@ -37,6 +37,8 @@ func helper(argv []string) (code int, ok bool) {
 		return faults.TenantMain(args), true
 	case "_spin":
 		return faults.SpinMain(args), true
+	case "_flood":
+		return faults.FloodMain(args), true
 	case "_up":
 		return scenarios.ServeMain(args), true
 	case "kvserver":

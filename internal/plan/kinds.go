@@ -67,7 +67,7 @@ type Kind struct {
 
 // Kinds is the vocabulary of faults. Parser, schema, docs and doctor are loops over it.
 // Each family has a file of its own.
-var Kinds = slices.Concat(netKinds, cpuKinds, diskKinds, memoryKinds, processKinds, clockKinds, serverKinds, neighbourKinds)
+var Kinds = slices.Concat(netKinds, netTCPKinds, cpuKinds, diskKinds, memoryKinds, processKinds, clockKinds, serverKinds, neighbourKinds)
 
 // KindNamed returns the kind called name.
 func KindNamed(name string) (Kind, bool) {

@@ -19,7 +19,7 @@ import (
 var nativeEndian = binary.NativeEndian
 
 // helpers are the first arguments of our own helper processes.
-var helpers = []string{"_init", "_wire", "_load", "_spin", "_tenant", "_reaper", "_up"}
+var helpers = []string{"_init", "_wire", "_load", "_spin", "_tenant", "_flood", "_reaper", "_up"}
 
 // Find returns what dead runs left on this host, in the order in which it is to
 // be reverted, without any journal: processes of ours whose owner is gone,

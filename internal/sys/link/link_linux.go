@@ -212,17 +212,64 @@ func (c *Conn) Ingress(index int) error {
 	return nil
 }
 
+// The programs of a device's ingress, in the order in which they see a frame.
+const (
+	firstPriority  = 1
+	usualPriority  = 2
+	programsHandle = 1
+)
+
 // Program runs a loaded eBPF program of type sched_cls on every frame that
 // comes in at a device with an Ingress hook. It stays for the device's life.
 func (c *Conn) Program(index, fd int, name string) error {
-	err := c.h.FilterAdd(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1,
-		},
-		Fd: fd, Name: name, DirectAction: true,
-	})
+	return c.program(index, fd, name, usualPriority)
+}
+
+// FirstProgram runs another one before it, which lets frames go on with
+// TC_ACT_UNSPEC, until RemoveFirst.
+func (c *Conn) FirstProgram(index, fd int, name string) error {
+	return c.program(index, fd, name, firstPriority)
+}
+
+// RemoveFirst takes the FirstProgram away; that there is none is no error.
+func (c *Conn) RemoveFirst(index int) error {
+	err := c.h.FilterDel(&netlink.BpfFilter{FilterAttrs: ingress(index, firstPriority)})
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("take the first program from ingress of link %d: %w", index, err)
+	}
+	return nil
+}
+
+func (c *Conn) program(index, fd int, name string, priority uint16) error {
+	err := c.h.FilterAdd(&netlink.BpfFilter{FilterAttrs: ingress(index, priority), Fd: fd, Name: name, DirectAction: true})
 	if err != nil {
 		return fmt.Errorf("attach %s to ingress of link %d: %w", name, index, err)
+	}
+	return nil
+}
+
+func ingress(index int, priority uint16) netlink.FilterAttrs {
+	return netlink.FilterAttrs{
+		LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: programsHandle, Protocol: unix.ETH_P_ALL, Priority: priority,
+	}
+}
+
+// RouteCongestion has connections over a device to its own subnet use a
+// congestion control that the namespace may not make its default: the host
+// allows only some of them for that, but any for a route.
+func (c *Conn) RouteCongestion(index int, p netip.Prefix, congestion string) error {
+	r := &netlink.Route{
+		LinkIndex: index, Dst: &net.IPNet{IP: p.Masked().Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		Protocol: unix.RTPROT_KERNEL, Congctl: congestion,
+	}
+	if p.Addr().Is4() {
+		r.Scope, r.Src = netlink.SCOPE_LINK, p.Addr().AsSlice()
+	} else {
+		const kernel = 256 // the metric of the route that came with the address
+		r.Priority = kernel
+	}
+	if err := c.h.RouteReplace(r); err != nil {
+		return fmt.Errorf("route to %s by %s: %w", p.Masked(), congestion, err)
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package link
 import (
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"brownout/internal/sys/netns"
 )
@@ -38,4 +40,19 @@ func Congestion(ns *os.File, names ...string) (chosen string, err error) {
 		return fmt.Errorf("set congestion control to one of %v: %w", names, err)
 	})
 	return chosen, err
+}
+
+// CongestionKnown says whether the kernel has a congestion control loaded: a
+// route takes any name, and connections then use the default.
+func CongestionKnown(ns *os.File, name string) error {
+	return netns.Do(ns, func() error {
+		b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_available_congestion_control")
+		if err != nil {
+			return err
+		}
+		if known := strings.Fields(string(b)); !slices.Contains(known, name) {
+			return fmt.Errorf("the kernel has %s only", strings.Join(known, ", "))
+		}
+		return nil
+	})
 }
