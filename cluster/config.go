@@ -31,6 +31,8 @@ type Config struct {
 	Journal     *undo.Journal   // every change to the host is journaled before it is made
 	Emit        func(run.Event) // told what happens, from several goroutines but never two at once; default: nobody
 	Seed        uint64          // of what is random in the network's impairments
+	MTU         int             // of all links; default 1500
+	Congestion  string          // TCP's congestion control on all links; default cubic, or reno where the kernel lacks it
 	Ready       time.Duration   // for all nodes to be ready and agree on a leader; default 30s
 
 	noUsers bool // for tests: as on a host that has no spare users

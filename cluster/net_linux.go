@@ -12,7 +12,9 @@ import (
 // makeSwitch makes the switch and plugs the load generator's namespace into it:
 // at the port after the nodes'.
 func (c *Cluster) makeSwitch(ctx context.Context) (err error) {
-	c.sw, err = NewSwitch(ctx, SwitchConfig{Run: c.owner.String(), Exe: c.cfg.Exe, Seed: c.cfg.Seed})
+	c.sw, err = NewSwitch(ctx, SwitchConfig{
+		Run: c.owner.String(), Exe: c.cfg.Exe, Seed: c.cfg.Seed, MTU: c.cfg.MTU, Congestion: c.cfg.Congestion,
+	})
 	if err != nil {
 		return err
 	}

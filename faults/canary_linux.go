@@ -129,12 +129,14 @@ func (c *canary) talk(ctx context.Context, near, far *net.TCPConn) (e ending) {
 		buf := make([]byte, 64)
 		for {
 			n, err := far.Read(buf)
+			if err == nil {
+				c.note(&c.there)
+				_, err = far.Write(buf[:n]) // whichever comes next hears of a reset, and only one of them
+			}
 			if err != nil {
 				e.far = err
 				break
 			}
-			c.note(&c.there)
-			_, _ = far.Write(buf[:n]) // Read will tell
 		}
 		note()
 		near.SetReadDeadline(time.Now().Add(later))

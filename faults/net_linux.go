@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"brownout/cluster"
+	"brownout/internal/plan"
 	"brownout/internal/wire"
 )
 
@@ -71,8 +72,7 @@ func (f *netFault) Inject(ctx context.Context, site Site, d Dose) (Injection, er
 // impair puts impairments on a link, on top of what a healthy link is, and
 // reads back.
 func (b *bench) impair(ctx context.Context, l Link, imps []wire.Impairment) error {
-	healthy := wire.Impairment{Delay: b.Network.Delay, Jitter: b.Network.Jitter, Ordered: b.Network.Jitter > 0}
-	imp := wire.Compose(append(imps, healthy)...)
+	imp := wire.Compose(append(imps, healthyLink(b.Network))...)
 	from, _, err := b.endpoint(l.From)
 	if err != nil {
 		return err
@@ -90,9 +90,16 @@ func (b *bench) impair(ctx context.Context, l Link, imps []wire.Impairment) erro
 	return nil
 }
 
+// healthyLink is what a link is without any fault.
+func healthyLink(n plan.Network) wire.Impairment {
+	return wire.Impairment{
+		Delay: n.Delay, Jitter: n.Jitter, Ordered: n.Jitter > 0, RateBitsPerSec: n.Rate, QueueBytes: n.Queue,
+	}
+}
+
 // applyProfile makes all links what a healthy link of this run is.
 func (b *bench) applyProfile(ctx context.Context) error {
-	if b.Network.Delay <= 0 && b.Network.Jitter <= 0 {
+	if healthyLink(b.Network) == (wire.Impairment{}) {
 		return nil
 	}
 	names := []string{cluster.ClientName}

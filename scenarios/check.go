@@ -46,8 +46,7 @@ func (s *Scenario) problems() (out []problem) {
 		out = append(out, problem{path: "target.nodes", msg: fmt.Sprintf("%d nodes; a cluster has 1 to %d", s.Target.Nodes, maxNodes)})
 	}
 	out = append(out, checkConfig(s.Target.Config)...)
-	out = append(out, checkTimes("network.delay", s.Network.Delay, time.Minute)...)
-	out = append(out, checkTimes("network.jitter", s.Network.Jitter, time.Minute)...)
+	out = append(out, networkProblems(s.Network)...)
 	out = append(out, s.Workload.problems(s.Target.Nodes)...)
 	out = append(out, s.Timeline.problems(s.Target.Nodes)...)
 	for i, e := range s.Expect {

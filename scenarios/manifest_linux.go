@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"brownout/cluster"
 	"brownout/internal/plan"
 	"brownout/internal/run"
 	"brownout/internal/sys/cgroup"
@@ -36,6 +37,14 @@ func manifest(p *plan.Plan, id, dir, exe string, argv []string) run.Manifest {
 		m.Binaries["brownout"] = sum
 	}
 	return m
+}
+
+// networkOf describes the healthy links of a cluster: what was asked for, and
+// what the kernel has.
+func networkOf(c *cluster.Cluster, n plan.Network) run.Network {
+	out := c.Network()
+	out.Profile, out.Delay, out.Jitter, out.Rate, out.Queue = n.Profile, int64(n.Delay), int64(n.Jitter), n.Rate, n.Queue
+	return out
 }
 
 func host(dir string) run.Host {

@@ -142,7 +142,7 @@ func (s *session) setup(ctx context.Context) error {
 	began := time.Now()
 	s.cluster, err = cluster.Up(ctx, cluster.Config{
 		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: s.target, Exe: s.Exe,
-		Journal: s.journal, Emit: s.events.emit, Seed: s.Plan.Seed,
+		Journal: s.journal, Emit: s.events.emit, Seed: s.Plan.Seed, MTU: s.Plan.Network.MTU, Congestion: s.Plan.Network.Congestion,
 		Disk: diskFor(s.Plan.Faults), Passthrough: !touchesData(s.Plan.Faults),
 	})
 	if err != nil {
@@ -175,6 +175,7 @@ func (s *session) arm(ctx context.Context) (err error) {
 		return err
 	}
 	s.manifest.Mechanisms = s.cluster.Mechanisms()
+	s.manifest.Network = networkOf(s.cluster, s.Plan.Network)
 	return writeJSON(s.path(run.ManifestFile), s.manifest)
 }
 

@@ -93,6 +93,7 @@ func (s Scenario) withDefaults() Scenario {
 			*v = d
 		}
 	}
+	s.Network = s.Network.WithProfile()
 	orWord(&s.Target.Kind, kvserver)
 	orWord(&s.Workload.Keys.Dist, "uniform")
 	orWord(&s.Workload.Endpoints, "leader")

@@ -163,6 +163,7 @@ func serve(ctx context.Context, dir, id string, wait time.Duration, ready *os.Fi
 	cl, err := cluster.Up(ctx, cluster.Config{
 		ID: id, Dir: dir, Nodes: p.Target.Nodes, Target: target, Exe: "/proc/self/exe",
 		Journal: journal, Emit: events.emit, Ready: wait, Seed: p.Seed, Disk: cluster.DiskAny,
+		MTU: p.Network.MTU, Congestion: p.Network.Congestion,
 	})
 	if err != nil {
 		return fmt.Errorf("start cluster: %w", err)

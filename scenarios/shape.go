@@ -107,10 +107,7 @@ func shape(s *Scenario) *spec {
 		})},
 		{"name", true, text("names runs and reports", "slow-leader-disk", &s.Name)},
 		{"target", false, targetShape(&s.Target)},
-		{"network", false, &spec{doc: "healthy links; without it, the bare bridge", fields: []field{
-			{"delay", false, duration("one way, on every link", "200us", &s.Network.Delay)},
-			{"jitter", false, duration("spread around delay", "20us", &s.Network.Jitter)},
-		}}},
+		{"network", false, networkShape(&s.Network)},
 		{"workload", false, workloadShape(&s.Workload)},
 		{"timeline", true, timelineShape(&s.Timeline)},
 		{"expect", false, &spec{doc: "what must hold, one sentence each; linearizability and durability are judged anyway", most: maxExpect, item: func(int) *spec {

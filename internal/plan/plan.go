@@ -34,12 +34,6 @@ type Target struct {
 	Config map[string]string `json:"config,omitempty"` // the target's own words: log, reads, ...
 }
 
-// Network is the healthy state of every link; the zero value is the bare bridge.
-type Network struct {
-	Delay  time.Duration `json:"delay_ns,omitempty"` // one way, added on every directed pair
-	Jitter time.Duration `json:"jitter_ns,omitempty"`
-}
-
 // Load is the operation stream and how it is offered.
 type Load struct {
 	Keys      int           `json:"keys"`

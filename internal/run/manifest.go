@@ -17,6 +17,7 @@ type Manifest struct {
 	Modules    map[string]string   `json:"modules"`  // path → version
 	Binaries   map[string]string   `json:"binaries"` // name → sha256
 	Host       Host                `json:"host"`
+	Network    Network             `json:"network"`
 	Providers  map[string]Provider `json:"providers"` // fault id → what was chosen and who was refused
 	Sysctls    map[string]string   `json:"sysctls"`
 	Mechanisms map[string]string   `json:"mechanisms"` // what the cluster uses: cgroup mode, disk, uid, scheduling of the wire, ...
@@ -34,6 +35,19 @@ type Host struct {
 	CgroupMode  string   `json:"cgroup_mode"` // v1, v2, hybrid
 	Controllers []string `json:"controllers"` // "cpu:v1", ...
 	Filesystem  string   `json:"filesystem"`  // of the run's directory
+}
+
+// Network describes the healthy links between nodes and clients.
+type Network struct {
+	Profile    string            `json:"profile,omitempty"`
+	Delay      int64             `json:"delay_ns"` // one way, added to the bare bridge
+	Jitter     int64             `json:"jitter_ns"`
+	Rate       int64             `json:"rate_bits_per_s,omitempty"` // absent: not limited
+	Queue      int64             `json:"queue_bytes,omitempty"`
+	MTU        int               `json:"mtu"`
+	Congestion string            `json:"congestion"` // control of TCP in force
+	Offloads   map[string]bool   `json:"offloads"`
+	TCP        map[string]string `json:"tcp"` // settings of the nodes' namespaces, net.ipv4.*
 }
 
 // Provider is the mechanism chosen for a fault.
