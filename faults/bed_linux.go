@@ -58,7 +58,7 @@ type bench struct {
 
 	weights ledger[string, bool] // of the whole run, under no name
 	weight  int                  // the run's own, while it has another
-	flows  ledger[portFlow, bool]
+	flows   ledger[portFlow, bool]
 }
 
 func newBench(bed Bed) *bench {
