@@ -51,6 +51,8 @@ type Config struct {
 	SegmentBytes  int `json:"segment_bytes,omitempty"`   // size of one wal file; default 64 MiB
 
 	Stages string `json:"stages,omitempty"` // file for notes of when requests passed their stages; none if empty
+	Bug       string `json:"bug,omitempty"`        // one of Bugs, planted to be found; needs AllowBugs
+	AllowBugs bool   `json:"allow_bugs,omitempty"` // this is an experiment about bugs
 
 	LogLevel string `json:"log_level,omitempty"` // "trace" to "error", "off"; default "info"
 }
@@ -138,6 +140,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.LogCache = cmp.Or(c.LogCache, 1024)
 	c.SegmentBytes = cmp.Or(c.SegmentBytes, 64<<20)
 	c.LogLevel = cmp.Or(c.LogLevel, "info")
+	if c.Bug == noBug {
+		c.Bug = ""
+	}
 	return c, c.check()
 }
 
@@ -170,6 +175,9 @@ func (c Config) check() error {
 	}
 	if hclog.LevelFromString(c.LogLevel) == hclog.NoLevel {
 		bad("log_level: %q is none of trace, debug, info, warn, error, off", c.LogLevel)
+	}
+	if err := c.checkBug(); err != nil {
+		errs = append(errs, err)
 	}
 	errs = append(errs, c.checkPeers()...)
 	errs = append(errs, c.checkNumbers()...)

@@ -323,6 +323,9 @@ func (f *front) answer(cl *client, r *run) {
 	default:
 		c.at.locking = f.notes.Now()
 		c.at.locked = f.fsm.read(c.ops, c.res)
+		if f.c.Bug == bugDirtyRead {
+			f.writes.readDirty(c.ops, c.res)
+		}
 		c.at.answered = f.notes.Now()
 	}
 	f.note(cl, r)

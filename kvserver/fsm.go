@@ -64,6 +64,7 @@ type fsm struct {
 
 	ops   []op // scratch of Raft's goroutine
 	notes *stages.Recorder
+	bugs  fsmBugs
 }
 
 var _ raft.BatchingFSM = (*fsm)(nil)
@@ -107,7 +108,8 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 			}
 			res := make([]result, len(ops))
 			for j := range ops {
-				res[j] = f.apply(&ops[j])
+				k := f.bugs.place(j, len(ops))
+				res[k] = f.apply(&ops[k])
 			}
 			clear(ops) // do not hold the entry's bytes
 			f.ops, out[i] = ops, res
@@ -118,6 +120,11 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 }
 
 func (f *fsm) apply(o *op) result {
+	if f.bugs.bug != "" {
+		if r, forget := f.buggy(o); forget {
+			return r
+		}
+	}
 	if o.session != nil {
 		return f.sessions.once(o.session, o.seq, func() result { return f.do(o) })
 	}
@@ -154,7 +161,7 @@ func (f *fsm) do(o *op) result {
 		switch {
 		case !there:
 			return result{code: resList, list: []result{number(0), nilResult}}
-		case old != string(a[1]):
+		case old != string(a[1]) && f.bugs.bug != bugBlindCAS:
 			return result{code: resList, list: []result{number(0), bulk(old)}}
 		}
 		f.set(a[0], string(a[2]))
@@ -298,7 +305,7 @@ func (v *view) hash() (digest [sha256.Size]byte) {
 }
 
 // Snapshot implements [raft.FSM].
-func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return f.view(), nil }
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return f.shorten(f.view()), nil }
 
 // Restore implements [raft.FSM]. On error the state is as it was.
 func (f *fsm) Restore(from io.ReadCloser) error {

@@ -36,7 +36,7 @@ func openStorage(c Config, log hclog.Logger, notes *stages.Recorder, between fun
 	}
 	if c.Log == "memory" {
 		mem := raft.NewInmemStore()
-		m := &meteredLog{LogStore: between(mem), notes: notes}
+		m := &meteredLog{LogStore: plantInLog(c, between(mem)), notes: notes}
 		return &storage{logs: m, stable: mem, snaps: raft.NewInmemSnapshotStore(), meter: m, close: func() error { return nil }}, nil
 	}
 	dir := filepath.Join(c.Dir, c.Log)
@@ -58,7 +58,7 @@ func openStorage(c Config, log hclog.Logger, notes *stages.Recorder, between fun
 	if err != nil {
 		return nil, fmt.Errorf("open %s log: %w", c.Log, err)
 	}
-	m.LogStore = between(store)
+	m.LogStore = plantInLog(c, between(store))
 	cache, err := raft.NewLogCache(c.LogCache, m)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make log cache: %w", err), store.Close())

@@ -89,6 +89,7 @@ type proposer struct {
 	redirect func() string // why this node cannot take a write: MOVED or UNAVAIL and the rest
 	notes    *stages.Recorder
 	wake     chan struct{}
+	dirty    dirtyState
 
 	mu       sync.Mutex
 	closed   bool
@@ -123,6 +124,9 @@ func (p *proposer) submit(c *call) (refused string) {
 	case len(p.queue)+len(c.ops) > p.limits.MaxQueue, p.bytes+size > p.limits.MaxQueueBytes && len(p.queue) > 0:
 		p.mu.Unlock()
 		return "UNAVAIL too many writes are waiting (max_queue, max_queue_bytes)"
+	}
+	if p.limits.Bug == bugDirtyRead {
+		p.dirty.note(c.ops)
 	}
 	gen := c.begin(len(c.ops))
 	c.at = passage{queued: p.notes.At(now)}
@@ -198,8 +202,11 @@ func (p *proposer) propose(batch []slot, ops []op) {
 		size += ops[i].size()
 	}
 	// The buffer lives on in Raft's log cache: it is never used again here.
-	f := p.raft.Apply(appendEntry(make([]byte, 0, size), ops), time.Duration(p.limits.Timeout))
+	entry := appendEntry(make([]byte, 0, size), ops)
+	f := p.raft.Apply(entry, time.Duration(p.limits.Timeout))
+	end := p.proposed(batch, ops, entry)
 	err := f.Error()
+	end()
 	if err == nil {
 		res := f.Response().([]result)
 		p.commit.record(time.Since(start))

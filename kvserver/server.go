@@ -1,6 +1,7 @@
 package kvserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,11 +29,13 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs.SetOutput(stderr)
 	path := fs.String("config", "", "JSON configuration `file`")
 	check := fs.Bool("check", false, "only check the configuration")
+	bug := fs.String("bug", "", "plant a `bug`, of "+strings.Join(Bugs, ", "))
+	allow := fs.Bool("allow-bugs", false, "this is an experiment about bugs")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	if *path == "" || fs.NArg() > 0 {
-		return errors.New("usage: kvserver --config FILE [--check]")
+		return errors.New("usage: kvserver --config FILE [--check] [--bug NAME --allow-bugs]")
 	}
 	data, err := os.ReadFile(*path)
 	if err != nil {
@@ -40,6 +44,10 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c, err := ParseConfig(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", *path, err)
+	}
+	c.Bug, c.AllowBugs = cmp.Or(*bug, c.Bug), *allow || c.AllowBugs
+	if err := c.checkBug(); err != nil {
+		return err
 	}
 	if *check {
 		_, err := fmt.Fprintln(stdout, "configuration is valid")
@@ -93,6 +101,7 @@ type seams struct {
 // open brings up everything but the goroutines of run.
 func open(c Config, logTo io.Writer, between seams) (_ *server, err error) {
 	s := &server{c: c, started: time.Now(), fsm: newFSM(), leads: make(chan bool, 16)}
+	s.fsm.bugs = newFSMBugs(c)
 	s.log = hclog.New(&hclog.LoggerOptions{Name: c.ID, Level: hclog.LevelFromString(c.LogLevel), Output: logTo})
 	defer func() {
 		if err != nil {
@@ -389,6 +398,9 @@ func (s *server) watchLeadership(ctx context.Context) error {
 		}
 		s.changes.Unlock()
 		s.log.Info("leadership", "leader", leader, "term", s.raft.CurrentTerm())
+		if leader {
+			s.elected(ctx)
+		}
 		if !leader || !ok {
 			s.reads.lost(s.reads.currentTerm())
 			continue

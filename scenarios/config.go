@@ -35,6 +35,11 @@ var kvserverConfig = []setting{
 	{name: "snapshot_threshold", least: 1, most: 1 << 40, defaultValue: "8192", doc: "log entries since the last snapshot that make a new one"},
 	{name: "snapshot_interval", time: true, least: int64(5 * time.Millisecond), most: int64(time.Hour), defaultValue: "30s", doc: "how often the threshold is looked at"},
 	{name: "trailing_logs", least: 1, most: 1 << 40, defaultValue: "4096", doc: "log entries kept behind a snapshot"},
+	{name: "bug", words: []string{
+		"none", "stale-follower-read", "unguarded-lease", "dirty-read", "ack-before-quorum", "ack-before-fsync", "double-apply",
+		"append-lost", "cas-ignores-expected", "delete-resurrects", "reordered-apply", "short-snapshot", "hang-after-election",
+	}, defaultValue: "none", doc: "a planted bug, to see it found; needs allow_bugs"},
+	{name: "allow_bugs", words: []string{"true", "false"}, defaultValue: "false", doc: "this is an experiment about planted bugs"},
 	{name: "max_batch", least: 1, most: 1 << 16, defaultValue: "4096", doc: "writes in one log entry"},
 }
 
@@ -93,6 +98,9 @@ func checkConfig(config map[string]string) (out []problem) {
 		} else if kvserverConfig[i].time {
 			times[name], _ = quantity.ParseDuration(config[name]) // canonical has parsed it
 		}
+	}
+	if b := config["bug"]; b != "" && b != "none" && config["allow_bugs"] != "true" {
+		out = append(out, problem{path: "target.config.bug", msg: fmt.Sprintf("%s is a planted bug, which allow_bugs: true must allow", b)})
 	}
 	heartbeat := times["heartbeat"]
 	if heartbeat == 0 {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-//go:embed *.yaml
+//go:embed *.yaml bugs/*.yaml
 var library embed.FS
 
 // An Entry is one built-in scenario.
@@ -17,11 +17,29 @@ type Entry struct {
 	Kinds   []string `json:"kinds"`   // of its faults, without repetition
 }
 
+// Scenarios that find a planted bug are no lessons, but tests of the testbed:
+// bug-NAME is in bugs/NAME.yaml.
+const (
+	bugPrefix = "bug-"
+	bugDir    = "bugs/"
+)
+
 // List returns the built-in scenarios: quickstart and everything first, the
 // others by name.
-func List() []Entry {
+func List() []Entry { return entries(names()) }
+
+// ListBugs returns the scenarios of planted bugs, by name.
+func ListBugs() []Entry {
+	files, _ := fs.Glob(library, bugDir+"*.yaml") // the pattern is good
+	for i := range files {
+		files[i] = bugPrefix + strings.TrimSuffix(strings.TrimPrefix(files[i], bugDir), ".yaml")
+	}
+	return entries(files)
+}
+
+func entries(names []string) []Entry {
 	var out []Entry
-	for _, name := range names() {
+	for _, name := range names {
 		src, _ := builtin(name)
 		e := Entry{Name: name, Summary: summary(string(src)), Kinds: []string{}}
 		if s, err := Parse(src, "builtin:"+name); err == nil { // a test parses them all
@@ -42,6 +60,9 @@ func Get(name string) ([]byte, bool) { return builtin(name) }
 func builtin(name string) ([]byte, bool) {
 	if strings.ContainsAny(name, `/\.`) {
 		return nil, false
+	}
+	if bug, ok := strings.CutPrefix(name, bugPrefix); ok {
+		name = bugDir + bug
 	}
 	b, err := library.ReadFile(name + ".yaml")
 	return b, err == nil

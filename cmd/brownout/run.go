@@ -277,6 +277,7 @@ func (o *output) result(res run.Result, dir string) error {
 
 func listCommand() *cobra.Command {
 	var format string
+	var bugs bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the built-in scenarios",
@@ -287,16 +288,20 @@ func listCommand() *cobra.Command {
 				return err
 			}
 			all := scenarios.List()
+			if bugs {
+				all = scenarios.ListBugs()
+			}
 			if o.json {
 				return o.print(all)
 			}
 			for _, s := range all {
-				fmt.Fprintf(o.out, "%-22s  %s\n", s.Name, s.Summary)
+				fmt.Fprintf(o.out, "%-24s  %s\n", s.Name, s.Summary)
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	cmd.Flags().BoolVar(&bugs, "bugs", false, "those that find a bug planted in kvserver, instead")
 	return cmd
 }
 

@@ -1,0 +1,315 @@
+package kvserver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Planted bugs, to see whether a testbed finds them. A node has one only if
+// Config.AllowBugs says so as well.
+const (
+	bugFollowerRead  = "stale-follower-read"  // a follower answers reads from its own state
+	bugUnguarded     = "unguarded-lease"      // a lease never ends while the node thinks that it leads (reads: lease)
+	bugDirtyRead     = "dirty-read"           // a deposed leader answers reads, with writes that it could not commit
+	bugEarlyAck      = "ack-before-quorum"    // a write is acknowledged when it is proposed
+	bugUnsynced      = "ack-before-fsync"     // entries go to the disk once in a while
+	bugDoubleApply   = "double-apply"         // an entry that takes long is proposed again
+	bugLostAppend    = "append-lost"          // an append during a snapshot is acknowledged, and not done
+	bugBlindCAS      = "cas-ignores-expected" // a cas swaps whatever is there
+	bugResurrection  = "delete-resurrects"    // what was deleted comes back
+	bugReordered     = "reordered-apply"      // the last node applies the writes of an entry from back to front
+	bugShortSnapshot = "short-snapshot"       // a snapshot lacks the last writes
+	bugHang          = "hang-after-election"  // a leader that follows another stores nothing
+)
+
+const noBug = "none" // to say so
+
+// Bugs lists the planted bugs.
+var Bugs = []string{
+	bugFollowerRead, bugUnguarded, bugDirtyRead, bugEarlyAck, bugUnsynced, bugDoubleApply, bugLostAppend, bugBlindCAS,
+	bugResurrection, bugReordered, bugShortSnapshot, bugHang,
+}
+
+// checkBug says what is wrong with the bug of a configuration.
+func (c Config) checkBug() error {
+	switch {
+	case c.Bug == "" || c.Bug == noBug:
+		return nil
+	case !slices.Contains(Bugs, c.Bug):
+		return fmt.Errorf("bug: %q is none of %s", c.Bug, strings.Join(Bugs, ", "))
+	case !c.AllowBugs:
+		return fmt.Errorf("bug: %s is a planted bug, which allow_bugs must allow", c.Bug)
+	}
+	return nil
+}
+
+// retryAfter is how long an entry may take before bugDoubleApply proposes it again.
+const retryAfter = 100 * time.Millisecond
+
+// proposed plants the bugs of an entry under way. The caller ends them when the
+// entry's fate is known.
+func (p *proposer) proposed(batch []slot, ops []op, entry []byte) (end func()) {
+	switch p.limits.Bug {
+	case bugEarlyAck:
+		for i, s := range batch {
+			switch ops[i].kind {
+			case opSet:
+				s.answer(okResult)
+			case opAppend:
+				s.answer(number(0))
+			}
+		}
+	case bugDoubleApply:
+		t := time.AfterFunc(retryAfter, func() { p.raft.Apply(entry, time.Second) })
+		return func() { t.Stop() }
+	}
+	return func() {}
+}
+
+// A dirtyState is what a leader was asked to write.
+type dirtyState struct{ m sync.Map } // key → value
+
+func (d *dirtyState) note(ops []op) {
+	for i := range ops {
+		if ops[i].kind == opSet {
+			d.m.Store(string(ops[i].args[0]), string(ops[i].args[1]))
+		}
+	}
+}
+
+// readDirty overlays what a node that does not lead has read with what it was
+// asked to write when it did.
+func (p *proposer) readDirty(ops []op, res []result) {
+	if p.raft.State() == raft.Leader {
+		return
+	}
+	for i := range ops {
+		if ops[i].kind != opGet {
+			continue
+		}
+		if v, ok := p.dirty.m.Load(string(ops[i].args[0])); ok {
+			res[i] = bulk(v.(string))
+		}
+	}
+}
+
+// fsmBugs are the bugs of a state machine.
+type fsmBugs struct {
+	bug  string
+	last bool // this is the last of the nodes
+
+	deleted []deletion // in the order of their time
+	done    int        // commands
+	recent  []before   // the state before the last writes
+}
+
+type deletion struct {
+	key, value string
+	done       int
+}
+
+type before struct {
+	key, value string
+	there      bool
+}
+
+const (
+	resurrectAfter = 200 // commands
+	shortBy        = 16  // writes
+)
+
+func newFSMBugs(c Config) fsmBugs {
+	return fsmBugs{bug: c.Bug, last: c.Peers[len(c.Peers)-1].ID == c.ID}
+}
+
+// place says which of the n commands of an entry is the i-th to be applied.
+func (b *fsmBugs) place(i, n int) int {
+	if b.bug == bugReordered && b.last {
+		return n - 1 - i
+	}
+	return i
+}
+
+// buggy plants bugs before a command is applied. It reports whether the
+// command is to be forgotten.
+func (f *fsm) buggy(o *op) (r result, forget bool) {
+	b := &f.bugs
+	b.done++
+	switch b.bug {
+	case bugLostAppend:
+		if o.kind == opAppend && f.shard[f.home(o.args[0])].views > 0 {
+			old, _ := f.get(o.args[0])
+			return number(len(old) + len(o.args[1])), true
+		}
+	case bugResurrection:
+		f.resurrect(o)
+	case bugShortSnapshot:
+		if !o.kind.isRead() && len(o.args) > 0 {
+			v, there := f.get(o.args[0])
+			b.recent = append(b.recent, before{string(o.args[0]), v, there})
+			b.recent = b.recent[max(0, len(b.recent)-shortBy):]
+		}
+	}
+	return result{}, false
+}
+
+// resurrect notes deletes, of which one may be a SET of a tombstone, and undoes
+// those of long ago.
+func (f *fsm) resurrect(o *op) {
+	b := &f.bugs
+	tombstone := func(v string) bool { return strings.HasPrefix(v, "x") }
+	if o.kind == opDel || o.kind == opSet && tombstone(string(o.args[1])) {
+		if v, there := f.get(o.args[0]); there && !tombstone(v) {
+			b.deleted = append(b.deleted, deletion{string(o.args[0]), v, b.done})
+		}
+	}
+	for len(b.deleted) > 0 && b.deleted[0].done+resurrectAfter < b.done {
+		d := b.deleted[0]
+		b.deleted = b.deleted[1:]
+		if v, there := f.get([]byte(d.key)); !there || tombstone(v) {
+			f.set([]byte(d.key), d.value)
+		}
+	}
+}
+
+// shorten takes the last writes out of a view.
+func (f *fsm) shorten(v *view) *view {
+	if f.bugs.bug != bugShortSnapshot {
+		return v
+	}
+	fresh := &fsm{seed: f.seed}
+	fresh.clear()
+	for _, s := range v.shard {
+		for k, val := range s.m {
+			fresh.set([]byte(k), val)
+		}
+	}
+	for _, b := range slices.Backward(f.bugs.recent) {
+		if b.there {
+			fresh.set([]byte(b.key), b.value)
+		} else {
+			fresh.del([]byte(b.key))
+		}
+	}
+	v.release()
+	return &view{shard: fresh.shard, keys: fresh.keys, sessions: v.sessions, applied: v.applied, release: func() {}}
+}
+
+// A buggyLog is a log that answers before it stores, or does not store at all.
+type buggyLog struct {
+	raft.LogStore
+	hung atomic.Bool // store nothing more
+
+	mu      sync.Mutex
+	pending []*raft.Log // bugUnsynced: not in the store yet
+	late    bool
+}
+
+// syncEvery is how often bugUnsynced stores.
+const syncEvery = time.Second
+
+func plantInLog(c Config, store raft.LogStore) raft.LogStore {
+	if c.Bug != bugUnsynced && c.Bug != bugHang {
+		return store
+	}
+	return &buggyLog{LogStore: store, late: c.Bug == bugUnsynced}
+}
+
+// elected makes a leader hang that is not the first, until ctx ends.
+func (s *server) elected(ctx context.Context) {
+	if b, ok := s.store.meter.LogStore.(*buggyLog); ok && s.c.Bug == bugHang && s.raft.LastIndex() > 20 {
+		b.hung.Store(true)
+		context.AfterFunc(ctx, func() { b.hung.Store(false) })
+	}
+}
+
+// StoreLogs implements [raft.LogStore].
+func (b *buggyLog) StoreLogs(logs []*raft.Log) error {
+	for b.hung.Load() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if !b.late {
+		return b.LogStore.StoreLogs(logs)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.pending) == 0 {
+		time.AfterFunc(syncEvery, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			_ = b.sync() // nobody waits for it
+		})
+	}
+	b.pending = append(b.pending, logs...)
+	return nil
+}
+
+// sync stores what waits. The caller holds mu.
+func (b *buggyLog) sync() error {
+	if len(b.pending) == 0 {
+		return nil
+	}
+	logs := b.pending
+	b.pending = nil
+	return b.LogStore.StoreLogs(logs)
+}
+
+// StoreLog implements [raft.LogStore].
+func (b *buggyLog) StoreLog(l *raft.Log) error { return b.StoreLogs([]*raft.Log{l}) }
+
+// GetLog implements [raft.LogStore].
+func (b *buggyLog) GetLog(index uint64, l *raft.Log) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range b.pending {
+		if p.Index == index {
+			*l = *p
+			return nil
+		}
+	}
+	return b.LogStore.GetLog(index, l)
+}
+
+// FirstIndex implements [raft.LogStore].
+func (b *buggyLog) FirstIndex() (uint64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	first, err := b.LogStore.FirstIndex()
+	if first == 0 && len(b.pending) > 0 {
+		first = b.pending[0].Index
+	}
+	return first, err
+}
+
+// LastIndex implements [raft.LogStore].
+func (b *buggyLog) LastIndex() (uint64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n := len(b.pending); n > 0 {
+		return b.pending[n-1].Index, nil
+	}
+	return b.LogStore.LastIndex()
+}
+
+// DeleteRange implements [raft.LogStore].
+func (b *buggyLog) DeleteRange(first, last uint64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.sync(); err != nil {
+		return err
+	}
+	return b.LogStore.DeleteRange(first, last)
+}
+
+// IsMonotonic implements [raft.MonotonicLogStore].
+func (b *buggyLog) IsMonotonic() bool {
+	s, ok := b.LogStore.(raft.MonotonicLogStore)
+	return ok && s.IsMonotonic()
+}
