@@ -16,7 +16,7 @@ import (
 // Config.AllowBugs says so as well.
 const (
 	bugFollowerRead  = "stale-follower-read"  // a follower answers reads from its own state
-	bugUnguarded     = "unguarded-lease"      // a lease never ends while the node thinks that it leads (reads: lease)
+	bugUnguarded     = "unguarded-lease"      // a lease does not end with time, but when another leader is heard of (reads: lease)
 	bugDirtyRead     = "dirty-read"           // a deposed leader answers reads, with writes that it could not commit
 	bugEarlyAck      = "ack-before-quorum"    // a write is acknowledged when it is proposed
 	bugUnsynced      = "ack-before-fsync"     // entries go to the disk once in a while
@@ -71,6 +71,19 @@ func (p *proposer) proposed(batch []slot, ops []op, entry []byte) (end func()) {
 		return func() { t.Stop() }
 	}
 	return func() {}
+}
+
+// buggy reports whether a node that does not lead answers reads all the same.
+func (f *confirmer) buggy() bool {
+	switch f.c.Bug {
+	case bugFollowerRead:
+		return true
+	case bugDirtyRead:
+		return f.currentTerm() > 0 // it led once
+	case bugUnguarded:
+		return f.currentTerm() == f.raft.CurrentTerm()
+	}
+	return false
 }
 
 // A dirtyState is what a leader was asked to write.

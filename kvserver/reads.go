@@ -125,7 +125,7 @@ func (f *confirmer) leads() (term uint64, ok bool) {
 // may be done at once, refused is the reason why they cannot be.
 func (f *confirmer) confirm(c *call) (now bool, refused string) {
 	term, ok := f.leads()
-	if !ok && (f.c.Bug == bugFollowerRead || f.c.Bug == bugDirtyRead && f.currentTerm() > 0) {
+	if !ok && f.buggy() {
 		return true, ""
 	}
 	if !ok {
