@@ -50,7 +50,7 @@ type Config struct {
 	LogCache      int `json:"log_cache,omitempty"`       // entries held in memory for followers; default 1024
 	SegmentBytes  int `json:"segment_bytes,omitempty"`   // size of one wal file; default 64 MiB
 
-	Stages string `json:"stages,omitempty"` // file for notes of when requests passed their stages; none if empty
+	Stages    string `json:"stages,omitempty"`     // file for notes of when requests passed their stages; none if empty
 	Bug       string `json:"bug,omitempty"`        // one of Bugs, planted to be found; needs AllowBugs
 	AllowBugs bool   `json:"allow_bugs,omitempty"` // this is an experiment about bugs
 
