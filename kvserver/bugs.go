@@ -218,7 +218,7 @@ func (f *fsm) shorten(v *view) *view {
 // A buggyLog is a log that answers before it stores, or does not store at all.
 type buggyLog struct {
 	raft.LogStore
-	hung atomic.Bool // store nothing more
+	hung atomic.Value // of a channel: store nothing more until it is closed
 
 	mu      sync.Mutex
 	pending []*raft.Log // bugUnsynced: not in the store yet
@@ -238,15 +238,14 @@ func plantInLog(c Config, store raft.LogStore) raft.LogStore {
 // elected makes a leader hang that is not the first, until ctx ends.
 func (s *server) elected(ctx context.Context) {
 	if b, ok := s.store.meter.LogStore.(*buggyLog); ok && s.c.Bug == bugHang && s.raft.LastIndex() > 20 {
-		b.hung.Store(true)
-		context.AfterFunc(ctx, func() { b.hung.Store(false) })
+		b.hung.Store(ctx.Done())
 	}
 }
 
 // StoreLogs implements [raft.LogStore].
 func (b *buggyLog) StoreLogs(logs []*raft.Log) error {
-	for b.hung.Load() {
-		time.Sleep(10 * time.Millisecond)
+	if until, ok := b.hung.Load().(<-chan struct{}); ok {
+		<-until
 	}
 	if !b.late {
 		return b.LogStore.StoreLogs(logs)
