@@ -119,7 +119,7 @@ func open(c Config, logTo io.Writer, between seams) (_ *server, err error) {
 		s.fsm.notes = s.notes
 	}
 	// Listen first: peers that want to kick off an election find the port while the disk is still busy.
-	l, err := newLink(c, s.log.Named("net"))
+	l, err := newLink(c, s.log.Named("net"), s.notes)
 	if err != nil {
 		return nil, err
 	}

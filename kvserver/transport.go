@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"brownout/kvserver/stages"
 )
 
 // A link is what Raft's network transport can do, and a little more.
@@ -67,6 +69,9 @@ type tcpLink struct {
 	consume   chan raft.RPC
 	heartbeat atomic.Pointer[func(raft.RPC)]
 
+	notes   *stages.Recorder
+	members map[string]uint8 // places in the header of notes, by address
+
 	early, claimed atomic.Uint64 // requests sent ahead, and of these asked for by Raft
 
 	ctx  context.Context // ends with the link
@@ -86,7 +91,7 @@ const (
 )
 
 // newLink starts listening for peers.
-func newLink(c Config, log hclog.Logger) (link, error) {
+func newLink(c Config, log hclog.Logger, notes *stages.Recorder) (link, error) {
 	ln, err := net.Listen("tcp", c.Raft)
 	if err != nil {
 		return nil, fmt.Errorf("listen for peers: %w", err)
@@ -95,6 +100,10 @@ func newLink(c Config, log hclog.Logger) (link, error) {
 		addr: c.Raft, ln: ln, log: log, timeout: time.Duration(c.RPCTimeout), patience: time.Duration(c.PeerTimeout),
 		consume: make(chan raft.RPC), conns: map[net.Conn]struct{}{},
 		lanes: map[raft.ServerAddress]*[2]*lane{}, pipelines: map[*pipeline]struct{}{},
+		notes: notes, members: map[string]uint8{},
+	}
+	for i, p := range c.Peers {
+		l.members[p.Raft] = uint8(i)
 	}
 	l.ctx, l.shut = context.WithCancel(context.Background())
 	l.wg.Go(l.serve)
@@ -215,7 +224,25 @@ func (l *tcpLink) AppendEntries(_ raft.ServerID, addr raft.ServerAddress, req *r
 	if isHeartbeat(req) {
 		which = urgent
 	}
-	return l.lane(addr, which).call(kindAppend, req, resp)
+	if len(req.Entries) == 0 {
+		return l.lane(addr, which).call(kindAppend, req, resp)
+	}
+	rec := l.sending(string(addr), req)
+	err := l.lane(addr, which).call(kindAppend, req, resp)
+	if err == nil {
+		// The call does not tell when its bytes were gone: they count as on their way.
+		rec.T[stages.SendDone], rec.T[stages.SendAcked] = rec.T[stages.SendBegun], l.notes.Now()
+		l.notes.Note(&rec)
+	}
+	return err
+}
+
+// sending begins a note about entries for a peer.
+func (l *tcpLink) sending(addr string, req *raft.AppendEntriesRequest) stages.Record {
+	return stages.Record{
+		Kind: stages.Send, Peer: l.members[addr], A: req.Entries[0].Index, B: req.Entries[len(req.Entries)-1].Index,
+		T: [9]int64{stages.SendBegun: l.notes.Now()},
+	}
 }
 
 // AppendEntriesPipeline implements [raft.Transport].

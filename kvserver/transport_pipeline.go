@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"brownout/kvserver/stages"
 )
 
 // Replication beside the leader's own disk.
@@ -65,6 +67,7 @@ type appendFuture struct {
 	p    *pipeline
 	req  *raft.AppendEntriesRequest
 	resp raft.AppendEntriesResponse
+	note stages.Record // if it has entries
 	over bool
 	err  error
 	wait chan struct{}
@@ -171,10 +174,14 @@ func (p *pipeline) send(req *raft.AppendEntriesRequest) (*appendFuture, error) {
 	}
 	f := &appendFuture{p: p, req: req, wait: make(chan struct{})}
 	f.exchange.resp, f.done = &f.resp, f.finish
+	if len(req.Entries) > 0 {
+		f.note = p.l.sending(p.lane.addr, req)
+	}
 	if err := p.lane.send(kindAppend, req, &f.exchange); err != nil {
 		p.fail(err)
 		return nil, err
 	}
+	f.note.T[stages.SendDone] = p.l.notes.Now()
 	p.inflight++
 	return f, nil
 }
@@ -186,6 +193,9 @@ func (f *appendFuture) finish(err error) {
 	defer p.mu.Unlock()
 	if f.over, f.err = true, err; err != nil {
 		p.fail(err)
+	} else if f.note.Kind != 0 {
+		f.note.T[stages.SendAcked] = p.l.notes.Now()
+		p.l.notes.Note(&f.note)
 	}
 	close(f.wait)
 	p.inflight--

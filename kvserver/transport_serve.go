@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"brownout/kvserver/stages"
 )
 
 // serve accepts connections from peers until the link is closed.
@@ -61,6 +63,10 @@ func (l *tcpLink) serveConn(conn net.Conn) error {
 	}
 	respond := make(chan raft.RPCResponse, 1)
 	for {
+		if _, err := in.r.Peek(1); err != nil {
+			return err
+		}
+		begun := l.notes.Now()
 		f, err := readFrame(in.r)
 		if err != nil {
 			return err
@@ -72,7 +78,14 @@ func (l *tcpLink) serveConn(conn net.Conn) error {
 		rpc := raft.RPC{Command: m, RespChan: respond}
 		switch m := m.(type) {
 		case *raft.AppendEntriesRequest:
+			decoded := l.notes.Now()
 			err = in.handle(f, rpc, respond, isHeartbeat(m))
+			if n := len(m.Entries); n > 0 && err == nil {
+				l.notes.Note(&stages.Record{
+					Kind: stages.Receive, Peer: l.members[string(m.Addr)], A: m.Entries[0].Index, B: m.Entries[n-1].Index,
+					T: [9]int64{stages.ReceiveBegun: begun, stages.ReceiveDecoded: decoded, stages.ReceiveAnswered: l.notes.Now()},
+				})
+			}
 		case *raft.InstallSnapshotRequest:
 			if m.Size < 0 {
 				return errFrame

@@ -122,7 +122,7 @@ func newPeer(t *testing.T, timeout time.Duration) peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := newLink(c, hclog.NewNullLogger())
+	l, err := newLink(c, hclog.NewNullLogger(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -180,7 +180,7 @@ func (n *Notes) request(op *history.Op) *request {
 	all := n.byHash[stages.Hash(op.Key, value)]
 	for i := range all {
 		r := &all[i]
-		if r.T[stages.Received] >= op.Call && r.T[stages.Sent] <= op.Return && (op.Node == "" || r.node.name == op.Node) {
+		if r.T[stages.Received] >= op.Call && r.T[stages.Encoding] <= op.Return && (op.Node == "" || r.node.name == op.Node) {
 			// The last is the one that was answered; earlier ones were sent elsewhere by a redirect.
 			if best == nil || r.T[stages.Received] > best.T[stages.Received] {
 				best = r

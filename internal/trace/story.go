@@ -81,7 +81,7 @@ func (n *Notes) Story(op *history.Op) *Story {
 		t.to("wake", s.Node, r.T[stages.Answered])
 	}
 	t.to("answer queue", s.Node, r.T[stages.Encoding])
-	t.to("encode and send", s.Node, r.T[stages.Sent])
+	t.to("encode and send", s.Node, earlier(r.T[stages.Sent], op.Return))
 	t.to("network to the client", "client", op.Return)
 	s.Stages = t.stages
 	return s
@@ -234,7 +234,7 @@ func (n *Notes) copy(leader *node, peer uint8, name string, index uint64, from i
 		c.Stages = p.whole("send")
 		return c
 	}
-	p.to("send", leader.name, min(sent.T[stages.SendDone], got.T[stages.ReceiveBegun]))
+	p.to("send", leader.name, earlier(sent.T[stages.SendDone], got.T[stages.ReceiveBegun]))
 	p.to("network to "+name, name, got.T[stages.ReceiveBegun])
 	p.to("decode", name, got.T[stages.ReceiveDecoded])
 	if kept != nil {
@@ -243,10 +243,19 @@ func (n *Notes) copy(leader *node, peer uint8, name string, index uint64, from i
 			p.to(st.Name, name, st.End)
 		}
 	}
-	p.to("answer", name, got.T[stages.ReceiveAnswered])
+	// Whoever writes may note it only after the other side has read it.
+	p.to("answer", name, earlier(got.T[stages.ReceiveAnswered], c.Acked))
 	p.to("network to "+leader.name, leader.name, c.Acked)
 	c.Stages = p.whole("send")
 	return c
+}
+
+// earlier is a, but no later than b; 0 if a is not known.
+func earlier(a, b int64) int64 {
+	if a > b && b != 0 {
+		return b
+	}
+	return a
 }
 
 // whole returns the stages; if their times contradict each other so that there is none, one of no length.

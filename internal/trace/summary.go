@@ -121,24 +121,38 @@ func (n *Notes) summary(c Class, p Period) (Summary, bool) {
 	for _, s := range band {
 		out.Response += float64(s.response()) / float64(len(band))
 	}
-	sums, begins, seen := map[string]float64{}, map[string]float64{}, map[string]float64{}
+	sums := map[string]float64{}
 	for _, s := range band {
 		for _, st := range s.Stages {
 			name := st.general(s)
 			sums[name] += float64(st.Length()) / float64(len(band))
-			begins[name] += float64(st.Start - s.Op.Due)
-			seen[name]++
 		}
 	}
 	names := slices.Collect(maps.Keys(sums))
-	slices.SortFunc(names, func(a, b string) int {
-		return cmp.Or(cmp.Compare(begins[a]/seen[a], begins[b]/seen[b]), cmp.Compare(a, b))
-	})
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a, b)) })
 	for _, name := range names {
 		out.Stages = append(out.Stages, Mean{name, sums[name]})
 	}
 	out.Explained = 1 - sums[Unseen]/out.Response
 	return out, true
+}
+
+// order is that of the stages on a request's way.
+var order = []string{
+	"waits in the client", "network from the client", "decode", "hand over",
+	"confirm leadership", "proposal queue", "raft takes it",
+	"leader's log: write and sync", "leader's log: encode", "leader's log: write", "leader's log: fsync", "leader's log: index", "to the senders",
+	"follower: send", "follower: network there", "follower: decode", "follower: raft takes it", "follower: write and sync",
+	"follower: encode", "follower: write", "follower: fsync", "follower: index", "follower: answer", "follower: network back",
+	"commit", "apply queue", "wake", "lock wait", "read", "apply", "answer queue", "encode and send", "network to the client",
+}
+
+// place is a stage's in order; what is not there comes last.
+func place(stage string) int {
+	if i := slices.Index(order, stage); i >= 0 {
+		return i
+	}
+	return len(order)
 }
 
 // general is a stage's name without a node's, which differs from one story to the next.

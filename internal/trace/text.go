@@ -190,10 +190,6 @@ func SummaryText(w io.Writer, all []Summary) error {
 		if cols == nil {
 			continue
 		}
-		longest := slices.MaxFunc(cols, func(a, b Summary) int { return len(a.Stages) - len(b.Stages) })
-		for _, m := range longest.Stages {
-			names = append(names, m.Stage)
-		}
 		for _, s := range cols {
 			for _, m := range s.Stages {
 				if !slices.Contains(names, m.Stage) {
@@ -201,6 +197,7 @@ func SummaryText(w io.Writer, all []Summary) error {
 				}
 			}
 		}
+		slices.SortStableFunc(names, func(a, b string) int { return place(a) - place(b) })
 		fmt.Fprintf(&b, "%-26s", "typical "+string(c))
 		for _, s := range cols {
 			fmt.Fprintf(&b, "  %20s", strings.TrimPrefix(s.Phase, "fault "))
