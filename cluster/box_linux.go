@@ -376,6 +376,19 @@ func (n *Node) Kill(ctx context.Context, sig syscall.Signal) error {
 	}
 }
 
+// ExpectEnd marks the end of the program that runs now as expected, whoever
+// brings it about, and returns a channel that is closed by that end.
+func (n *Node) ExpectEnd() (<-chan struct{}, error) {
+	b := &n.box
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.target == nil {
+		return nil, fmt.Errorf("%s: %w", n.name, ErrNotRunning)
+	}
+	b.target.expect = true
+	return b.target.done, nil
+}
+
 // end sends a signal and marks the end that follows as expected.
 func (n *Node) end(ctx context.Context, sig syscall.Signal) (*life, error) {
 	b := &n.box

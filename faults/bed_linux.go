@@ -52,6 +52,7 @@ type bench struct {
 	frozen map[string]*ledger[string, bool] // by provider; what is asked for is always true
 	downs  ledger[string, syscall.Signal]
 	pins   ledger[string, pin]
+	memory ledger[string, memoryAsk]
 	demand demand
 
 	started atomic.Pointer[clock.Clock] // the run's time line
@@ -71,6 +72,7 @@ func newBench(bed Bed) *bench {
 	b.disks.apply = b.setDisk
 	b.downs.apply = b.setDown
 	b.pins.apply = b.setPin
+	b.memory.apply = b.setMemory
 	b.weights.apply = b.setWeight
 	b.flows.apply = b.setFlow
 	for _, how := range pauseNames {

@@ -5,17 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"brownout/cluster"
-	"brownout/internal/sys/netns"
 	"brownout/internal/target"
 	"brownout/internal/undo"
 )
@@ -25,24 +22,28 @@ var grid = map[string]struct {
 	hold  time.Duration
 	doses []Dose
 }{
-	"net.delay":     {1500 * time.Millisecond, times("add", 1, 5, 10, 50, 100)},
-	"net.rate":      {2 * time.Second, rates(1e6, 10e6, 100e6)},
-	"net.partition": {time.Second, []Dose{{}}},
-	"cpu.quota":     {3 * time.Second, []Dose{{"percent": 5.0}, {"percent": 10.0}, {"percent": 20.0}, {"percent": 50.0}, {"percent": 80.0}}},
-	"cpu.contend":   {2 * time.Second, []Dose{contention(4, 128), contention(4, 512), contention(4, 1024), contention(4, 4096), contention(1, 16384)}},
-	"cpu.steal":     {2 * time.Second, []Dose{{"percent": 10.0}, {"percent": 30.0}, {"percent": 50.0}, {"percent": 70.0}, {"percent": 90.0}}},
-	"cpu.pin":       {time.Second, pins()},
-	"disk.delay":    {1500 * time.Millisecond, times("add", 1, 2, 5, 20, 100)},
-	"disk.hang":     {time.Second, []Dose{{"op": "fsync"}, {"op": "write"}, {"op": "read"}, {"op": "open"}, {"op": "all"}}},
-	"disk.rate":     {2 * time.Second, counts("limit_bytes_per_s", 256<<10, 1<<20, 4<<20, 16<<20, 64<<20)},
-	"disk.iops":     {2 * time.Second, counts("limit", 20, 50, 100, 500, 2000)},
-	"disk.error":    {2 * time.Second, diskErrors(5, 10, 25, 50, 100)},
-	"disk.full":     {time.Second, counts("free_bytes", 0, 4<<10, 8<<10, 16<<10, 32<<10)},
-	"disk.corrupt":  {2 * time.Second, percents(5, 10, 25, 50, 100)},
-	"gc.pause":      {2 * time.Second, times("length", 20, 100, 500)},
-	"process.pause": {2 * time.Second, times("length", 20, 100, 500)},
-	"gc.storm":      {2 * time.Second, storms(8, 16, 32, 64, 128)},
-	"process.term":  {1500 * time.Millisecond, times("restart", 300, 500, 1000)},
+	"net.delay":       {1500 * time.Millisecond, times("add", 1, 5, 10, 50, 100)},
+	"net.rate":        {2 * time.Second, rates(1e6, 10e6, 100e6)},
+	"net.partition":   {time.Second, []Dose{{}}},
+	"cpu.quota":       {3 * time.Second, []Dose{{"percent": 5.0}, {"percent": 10.0}, {"percent": 20.0}, {"percent": 50.0}, {"percent": 80.0}}},
+	"cpu.contend":     {2 * time.Second, []Dose{contention(4, 128), contention(4, 512), contention(4, 1024), contention(4, 4096), contention(1, 16384)}},
+	"cpu.steal":       {2 * time.Second, []Dose{{"percent": 10.0}, {"percent": 30.0}, {"percent": 50.0}, {"percent": 70.0}, {"percent": 90.0}}},
+	"memory.limit":    {1500 * time.Millisecond, sizes("limit", 64, 96, 128, 192, 256)},
+	"memory.pressure": {2 * time.Second, sizes("limit", 8, 16, 32, 64, 96)},
+	"memory.oom":      {1500 * time.Millisecond, times("restart", 300, 500, 1000)},
+	"memory.stall":    {2 * time.Second, times("length", 50, 100, 200, 300, 500)},
+	"cpu.pin":         {time.Second, pins()},
+	"disk.delay":      {1500 * time.Millisecond, times("add", 1, 2, 5, 20, 100)},
+	"disk.hang":       {time.Second, []Dose{{"op": "fsync"}, {"op": "write"}, {"op": "read"}, {"op": "open"}, {"op": "all"}}},
+	"disk.rate":       {2 * time.Second, counts("limit_bytes_per_s", 256<<10, 1<<20, 4<<20, 16<<20, 64<<20)},
+	"disk.iops":       {2 * time.Second, counts("limit", 20, 50, 100, 500, 2000)},
+	"disk.error":      {2 * time.Second, diskErrors(5, 10, 25, 50, 100)},
+	"disk.full":       {time.Second, counts("free_bytes", 0, 4<<10, 8<<10, 16<<10, 32<<10)},
+	"disk.corrupt":    {2 * time.Second, percents(5, 10, 25, 50, 100)},
+	"gc.pause":        {2 * time.Second, times("length", 20, 100, 500)},
+	"process.pause":   {2 * time.Second, times("length", 20, 100, 500)},
+	"gc.storm":        {2 * time.Second, storms(8, 16, 32, 64, 128)},
+	"process.term":    {1500 * time.Millisecond, times("restart", 300, 500, 1000)},
 	"process.restart": {2500 * time.Millisecond, []Dose{
 		{"data": "same", "down_ns": int64(300 * time.Millisecond)}, {"data": "same", "down_ns": int64(500 * time.Millisecond)},
 		{"data": "lost", "down_ns": int64(500 * time.Millisecond)}, {"data": "older", "age_ns": int64(200 * time.Millisecond), "down_ns": int64(500 * time.Millisecond)},
@@ -66,6 +67,13 @@ func times(name string, millis ...int64) (out []Dose) {
 func storms(mib ...int64) (out []Dose) {
 	for _, m := range mib {
 		out = append(out, Dose{"heap_bytes": m << 20, "gogc": int64(10), "alloc_bytes_per_s": m << 20})
+	}
+	return out
+}
+
+func sizes(name string, mib ...int64) (out []Dose) {
+	for _, m := range mib {
+		out = append(out, Dose{name + "_bytes": m << 20, "rate_bytes_per_s": int64(64 << 20)})
 	}
 	return out
 }
@@ -167,9 +175,13 @@ func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose) (r R
 	if strings.HasPrefix(k.kind, "net.") {
 		site = Site{Links: []Link{{nodes[0].Name(), victim.Name()}}}
 	}
-	if k.kind == "cpu.quota" { // a quota is felt by those who want more
-		stop := b.keepBusy(victim)
-		defer stop()
+	switch k.kind { // some are felt only by those who want more
+	case "cpu.quota":
+		defer b.keepBusy(victim)()
+	case "memory.limit":
+		defer b.keepHungry(ctx, victim)()
+	case "memory.stall":
+		defer b.keepGrowing(ctx, victim)()
 	}
 	m, err := k.meter(b, site, d)
 	if err != nil {
@@ -232,7 +244,10 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	case "process.restart":
 		r.Requested, r.MeasuredP50 = short(d.Duration("down"))+" "+d.String("data"), short(v.Duration("down"))
 		r.ErrorPct = off(v.Float("down_ns"), d.Float("down_ns"))
-	case "process.kill", "process.term":
+	case "memory.limit", "memory.pressure":
+		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.0fMiB", d.Float("limit_bytes")/(1<<20)), fmt.Sprintf("%.1fMiB", v.Float("bytes")/(1<<20))
+		r.ErrorPct = off(v.Float("bytes"), d.Float("limit_bytes"))
+	case "process.kill", "process.term", "memory.oom":
 		r.Requested, r.MeasuredP50 = short(d.Duration("restart")), short(v.Duration("down"))
 		r.ErrorPct = off(v.Float("down_ns"), d.Float("restart_ns"))
 	default:
@@ -243,30 +258,4 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	}
 	r.ErrorPct = float64(int64(r.ErrorPct*100)) / 100
 	return r
-}
-
-// keepBusy has clients ping a node as fast as they can until stop is called.
-func (b *bench) keepBusy(n *cluster.Node) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			addr := net.JoinHostPort(n.IP4().String(), strconv.Itoa(clientPort))
-			conn, err := netns.Dial(ctx, b.Cluster.ClientNetNS(), "tcp", addr)
-			if err != nil {
-				return // the node stays idle, and the meter says that the quota never bound
-			}
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			for buf := make([]byte, 64); ; {
-				if _, err := conn.Write([]byte(ping)); err != nil {
-					return
-				}
-				if _, err := conn.Read(buf); err != nil {
-					return
-				}
-			}
-		})
-	}
-	return func() { cancel(); wg.Wait() }
 }

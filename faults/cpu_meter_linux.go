@@ -262,15 +262,19 @@ const (
 
 // A takeMeter has a process spin in each node's cgroup, as the node would if it
 // wanted all, and says what it no longer gets. None of it may be throttling.
+//
+// Where weights decide, the other nodes have theirs, too. So there it is what
+// the run's cgroup used beside its nodes that is compared with what the node got.
 type takeMeter struct {
 	b      *bench
 	nodes  []*cluster.Node
-	kind   string
+	ratio  bool                                            // compare the two
 	expect func(Dose, *cluster.Node, int) (float64, error) // taken of each of so many CPUs, in percent
 
 	cpus  map[string]int // on how many a node is while it lasts
 	spins []spinLook
-	base  float64 // what a process got before
+	taken []float64 // of what the node and the burners had, in percent
+	base  float64   // what a process got before
 	since []counted
 	waits []schedWait
 }
@@ -285,11 +289,11 @@ func meterSteal(b *bench, site Site, d Dose) (Meter, error) {
 	if _, err := stealOf(d); err != nil {
 		return nil, err
 	}
-	return newTakeMeter(b, site, d, "cpu.steal", func(d Dose, _ *cluster.Node, _ int) (float64, error) { return d.Float("percent"), nil })
+	return newTakeMeter(b, site, d, false, func(d Dose, _ *cluster.Node, _ int) (float64, error) { return d.Float("percent"), nil })
 }
 
 func meterContend(b *bench, site Site, d Dose) (Meter, error) {
-	return newTakeMeter(b, site, d, "cpu.contend", func(d Dose, n *cluster.Node, cpus int) (float64, error) {
+	return newTakeMeter(b, site, d, true, func(d Dose, n *cluster.Node, cpus int) (float64, error) {
 		w, err := contentionOf(d)
 		if err != nil {
 			return 0, err
@@ -301,7 +305,7 @@ func meterContend(b *bench, site Site, d Dose) (Meter, error) {
 	})
 }
 
-func newTakeMeter(b *bench, site Site, d Dose, kind string, expect func(Dose, *cluster.Node, int) (float64, error)) (Meter, error) {
+func newTakeMeter(b *bench, site Site, d Dose, ratio bool, expect func(Dose, *cluster.Node, int) (float64, error)) (Meter, error) {
 	nodes, err := b.nodes(site.Nodes)
 	if err == nil && len(nodes) == 0 {
 		err = errors.New("no nodes")
@@ -313,7 +317,7 @@ func newTakeMeter(b *bench, site Site, d Dose, kind string, expect func(Dose, *c
 	if err != nil {
 		return nil, err
 	}
-	m := &takeMeter{b: b, nodes: nodes, kind: kind, expect: expect, cpus: map[string]int{}}
+	m := &takeMeter{b: b, nodes: nodes, ratio: ratio, expect: expect, cpus: map[string]int{}}
 	for name, list := range at {
 		cpus, err := parseCPUs(list)
 		if err != nil {
@@ -346,6 +350,26 @@ func waitOf(n *cluster.Node) (schedWait, error) {
 	return w, err
 }
 
+// sharesOf are what a node used and what the run did beside its nodes.
+type sharesOf struct{ node, others time.Duration }
+
+func (m *takeMeter) shares(n *cluster.Node) (s sharesOf, err error) {
+	if s.others, err = m.b.Cluster.Group().CPUUsage(); err != nil {
+		return s, err
+	}
+	for _, o := range m.b.Cluster.Nodes() {
+		used, err := o.Group().CPUUsage()
+		if err != nil {
+			return s, err
+		}
+		s.others -= used
+		if o == n {
+			s.node = used
+		}
+	}
+	return s, nil
+}
+
 func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
 	if m.spins == nil {
 		length := time.Second
@@ -358,18 +382,31 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 			if err != nil {
 				return Reading{}, Answer{}, err
 			}
+			a, err := m.shares(n)
+			if err != nil {
+				return Reading{}, Answer{}, err
+			}
 			look, err := spin(ctx, m.b.Exe, n, m.cpus[n.Name()], length)
 			if err != nil {
-				m.spins = nil
+				m.spins, m.taken = nil, nil
 				if ctx.Err() != nil {
 					err = errors.New("too short to measure: the probe did not end")
 				}
+				return Reading{}, Answer{}, err
+			}
+			b, err := m.shares(n)
+			if err != nil {
 				return Reading{}, Answer{}, err
 			}
 			wait, err := waitOf(n)
 			if err != nil {
 				return Reading{}, Answer{}, err
 			}
+			taken := 100 - look.percent/float64(m.cpus[n.Name()])
+			if m.ratio {
+				taken = 100 * float64(b.others-a.others) / float64(max(b.others-a.others+b.node-a.node, 1))
+			}
+			m.taken = append(m.taken, taken)
 			m.spins, m.since, m.waits = append(m.spins, look), append(m.since, before), append(m.waits, wait)
 		}
 	}
@@ -383,7 +420,7 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 		if err != nil {
 			return Reading{}, Answer{}, err
 		}
-		taken := 100 - m.spins[i].percent/float64(cpus)
+		taken := m.taken[i]
 		c, err := count(n)
 		if err != nil {
 			return Reading{}, Answer{}, err
@@ -405,7 +442,7 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 	values := Reading{map[string]any{
 		"percent": round1(got), "asked_percent": round1(want), "node_wait_percent": round1(max(waited, 0)), "throttled_periods": int64(throttled), "n": len(m.spins),
 	}}
-	why := fmt.Sprintf("%.4g %% of a CPU to be taken, %.1f %% missing to a spinning process (%.1f %% of a CPU before); the node's own threads waited %.1f %% of the time, none was throttled",
+	why := fmt.Sprintf("%.4g %% of a CPU to be taken from a spinning process, %.1f %% were (it got %.1f %% before); the node's own threads waited %.1f %% of the time, none was throttled",
 		want, got, m.base, max(waited, 0))
 	if bad != nil {
 		return values, Answer{false, why + ": " + strings.Join(bad, "; ")}, nil

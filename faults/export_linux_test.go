@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 
+	"brownout/cluster"
 	"brownout/internal/wire"
 )
 
@@ -49,3 +50,13 @@ var (
 
 // Watch notes what the nodes use until ctx ends.
 func (b Bench) Watch(ctx context.Context) { b.watchDemand(ctx) }
+
+// KeepHungry has a node want page cache until the test ends.
+func (b Bench) KeepHungry(ctx context.Context, cleanup func(func()), n *cluster.Node) {
+	cleanup(b.keepHungry(ctx, n))
+}
+
+// KeepGrowing has a node need new memory until the test ends.
+func (b Bench) KeepGrowing(ctx context.Context, cleanup func(func()), n *cluster.Node) {
+	cleanup(b.keepGrowing(ctx, n))
+}

@@ -227,7 +227,7 @@ func sendDatagrams(to string, bits int64) error {
 type memoryGap struct{ From, To int64 }
 
 const (
-	probePages = 1024 // that the probe goes through
+	probePages = 4096 // that the probe goes through before it gives them back
 	probeTouch = 16   // of them each millisecond
 	probeLeast = 5 * time.Millisecond
 )

@@ -178,6 +178,8 @@ func paramExample(p plan.Param) string {
 		return "30%"
 	case p.Type == plan.BitRate:
 		return "10Mbit/s"
+	case p.Type == plan.ByteSize && p.Min != "":
+		return p.Min
 	case p.Type == plan.ByteSize:
 		return "64KiB"
 	case p.Type == plan.Count:

@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
+	"strings"
 
 	"brownout/internal/sys/unsupported"
 )
@@ -98,30 +98,21 @@ func limit2(dir string, bytes int64) error {
 	return write(filepath.Join(dir, "memory.max"), value)
 }
 
-// limit1 sets the limit of memory and, where swap is counted, that of both
-// together, which must never be the lower one.
+// limit1 keeps the group out of swap by its swappiness. A limit of memory and
+// swap together would do it, too, but its counter is charged first, and since
+// Linux 6.14 does not count when it fails.
 func limit1(dir string, bytes int64) error {
-	value := strconv.FormatInt(bytes, 10)
-	both := func(v string) error {
-		err := write(filepath.Join(dir, "memory.memsw.limit_in_bytes"), v)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.EOPNOTSUPP) {
-			return nil
-		}
-		return err
-	}
-	if err := both("-1"); err != nil {
-		return err
-	}
-	if err := write(filepath.Join(dir, "memory.limit_in_bytes"), value); err != nil {
-		return err
-	}
+	swappiness := []byte("0")
 	if bytes == NoLimit {
-		return nil
+		var err error
+		if swappiness, err = readSmall(filepath.Join(filepath.Dir(dir), "memory.swappiness")); err != nil {
+			return err
+		}
 	}
-	if err := both(value); err != nil {
-		return errors.Join(err, write(filepath.Join(dir, "memory.limit_in_bytes"), "-1"))
+	if err := write(filepath.Join(dir, "memory.swappiness"), strings.TrimSpace(string(swappiness))); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
-	return nil
+	return write(filepath.Join(dir, "memory.limit_in_bytes"), strconv.FormatInt(bytes, 10))
 }
 
 // unlimited is what v1 reads for no limit: the largest number of whole pages.
