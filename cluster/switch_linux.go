@@ -65,6 +65,7 @@ type Switch struct {
 	flows    flowCuts
 
 	mu    sync.Mutex // guards the fields below and the order of changes of one pair
+	emu   emulator
 	ports map[int]*port
 	inOut map[[2]int]wire.Impairment // what is in force; healthy pairs are not in it
 
@@ -321,6 +322,9 @@ func (s *Switch) impair(ctx context.Context, src, dst int, imp wire.Impairment) 
 	defer s.mu.Unlock()
 	switch {
 	case throughWire:
+		if s.emu.active(pair) {
+			return errTwoWays
+		}
 		if err := s.wire.Set(ctx, src, dst, imp); err != nil {
 			return err
 		}
@@ -336,7 +340,7 @@ func (s *Switch) impair(ctx context.Context, src, dst int, imp wire.Impairment) 
 		s.forget(ctx, pair)
 	default:
 		s.forget(ctx, pair) // frames it holds go first
-		if err := s.steer.Set(src, dst, bpf.Pass); err != nil {
+		if err := s.steer.Set(src, dst, s.emu.rule(pair)); err != nil {
 			return err
 		}
 	}
@@ -494,6 +498,7 @@ func (s *Switch) closeAll() error {
 	if s.tap != nil {
 		errs = append(errs, s.tap.Close())
 	}
+	s.emu.close()
 	for _, p := range s.ports {
 		if p.conn != nil {
 			p.conn.Close()

@@ -47,6 +47,7 @@ func NewNemesis(ctx context.Context, bed Bed) (*Nemesis, error) {
 type bench struct {
 	Bed
 	links  ledger[Link, wire.Impairment]
+	netems ledger[Link, wire.Impairment]
 	quotas ledger[string, quota]
 	disks  ledger[string, faultfs.Rules]
 	frozen map[string]*ledger[string, bool] // by provider; what is asked for is always true
@@ -68,6 +69,7 @@ func newBench(bed Bed) *bench {
 	}
 	b := &bench{Bed: bed, frozen: map[string]*ledger[string, bool]{}}
 	b.links.apply = b.impair
+	b.netems.apply = b.emulate
 	b.quotas.apply = b.setQuota
 	b.disks.apply = b.setDisk
 	b.downs.apply = b.setDown

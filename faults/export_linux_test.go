@@ -33,6 +33,15 @@ func (b Bench) Applied(l Link) wire.Impairment {
 	return b.Cluster.Switch().Impairment(from, to)
 }
 
+// Netem makes a provider of impairments by netem.
+func (b Bench) Netem(of func(Dose) (wire.Impairment, error)) Provider { return newNetem(of)(b.bench) }
+
+func (b Bench) Emulated(l Link) wire.Impairment {
+	from, _ := b.Cluster.Index(l.From)
+	to, _ := b.Cluster.Index(l.To)
+	return b.Cluster.Switch().Emulated(from, to)
+}
+
 // ShareMeters are those of faults that hit a share of the packets, whoever gives them.
 var ShareMeters = map[string]func(*bench, Site, Dose) (Meter, error){
 	"net.loss": meterLoss, "net.duplicate": meterDuplicate, "net.reorder": meterReorder, "net.corrupt": meterCorrupt,

@@ -97,6 +97,13 @@ func (l *ledger[K, V]) remove(ctx context.Context, id int, places []K) error {
 	return first
 }
 
+// asked reports whether something is asked for at a place.
+func (l *ledger[K, V]) asked(k K) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.entries[k]) > 0
+}
+
 func (l *ledger[K, V]) put(ctx context.Context, k K) error {
 	vs := make([]V, len(l.entries[k]))
 	for i, e := range l.entries[k] {

@@ -10,8 +10,8 @@ import (
 )
 
 var netRows = []row{
-	{"net.delay", meterDelay, []source{{"wire", newWireDelay}}},
-	{"net.rate", meterRate, []source{{"wire", newWireRate}}},
+	{"net.delay", meterDelay, []source{{"wire", newWireDelay}, {"netem", newNetem(delayOf)}}},
+	{"net.rate", meterRate, []source{{"wire", newWireRate}, {"netem", newNetem(rateOf)}}},
 	{"net.partition", meterPartition, []source{{"ebpf", newPartition}}},
 }
 
@@ -118,9 +118,7 @@ func (b *bench) applyProfile(ctx context.Context) error {
 
 // asked reports whether some fault is on a link.
 func (b *bench) asked(l Link) bool {
-	b.links.mu.Lock()
-	defer b.links.mu.Unlock()
-	return len(b.links.entries[l]) > 0
+	return b.links.asked(l) || b.netems.asked(l)
 }
 
 // lossOf is what a dose of net.loss asks for.

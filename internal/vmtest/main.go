@@ -37,6 +37,8 @@ var suites = []suite{
 	tests("brownout/internal/sys/cgroup", "."),
 	tests("brownout/internal/sys/freezer", "."),
 	tests("brownout/internal/sys/link", "."),
+	tests("brownout/internal/sys/qdisc", "."),
+	tests("brownout/faults", "^TestNetem"),
 	command("brownout/cmd/doctor", "/bin/brownout", "doctor"),
 }
 

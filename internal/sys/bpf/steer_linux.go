@@ -33,6 +33,10 @@ const (
 	Wire             // to the TAP
 )
 
+// To is the rule that sends a pair's frames out of a device of the switch's
+// namespace, whose index must be more than 2.
+func To(index int) Rule { return Rule(index) }
+
 // Counters count packets, as a network without offloads would carry them: a
 // super-packet counts as its segments. Bytes are those of Ethernet frames, a
 // super-packet's without the repeated headers.
@@ -41,7 +45,7 @@ type Counters struct {
 	Seen    uint64 // packets that came in at the source's port
 	Bytes   uint64
 	Dropped uint64 // packets that met Drop, at the port or coming back from the wire
-	Wired   uint64 // packets sent to the wire
+	Wired   uint64 // packets sent to the wire, or out of a device by To
 }
 
 const (
@@ -153,13 +157,19 @@ func (s *Steering) AttachPort(c *link.Conn, i, index int) error {
 // AttachWire runs the out program on what comes in at the device index, and
 // makes it the way to the wire.
 func (s *Steering) AttachWire(c *link.Conn, index int) error {
-	if err := attach(c, index, s.out, "bo_out"); err != nil {
+	if err := s.AttachOut(c, index); err != nil {
 		return err
 	}
 	if err := s.ports.Put(uint32(wireSlot), uint32(index)); err != nil {
 		return fmt.Errorf("note wire: %w", err)
 	}
 	return nil
+}
+
+// AttachOut runs the out program on what comes in at the device index: frames
+// that a rule had leave by a device come back to their destination.
+func (s *Steering) AttachOut(c *link.Conn, index int) error {
+	return attach(c, index, s.out, "bo_out")
 }
 
 func attach(c *link.Conn, index int, p *ebpf.Program, name string) error {
@@ -255,7 +265,14 @@ func (s *Steering) pairCode() asm.Instructions {
 			add(offBytes, asm.R1),
 			asm.JEq.Imm(asm.R9, int32(Drop), "drop"),
 			asm.JEq.Imm(asm.R9, int32(Wire), "wire"),
+			asm.JGT.Imm(asm.R9, int32(Wire), "device"),
 			asm.Mov.Imm(asm.R0, actUnspec),
+			asm.Return(),
+
+			add(offWired, asm.R7).WithSymbol("device"),
+			asm.Mov.Reg(asm.R1, asm.R9),
+			asm.Mov.Imm(asm.R2, 0),
+			asm.FnRedirect.Call(),
 			asm.Return(),
 
 			add(offWired, asm.R7).WithSymbol("wire"),

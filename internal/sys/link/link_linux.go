@@ -67,6 +67,44 @@ func (c *Conn) Veth(v Veth) error {
 	return nil
 }
 
+// Couple makes a pair of devices that are both in this namespace, up and
+// without addresses, and returns the index of the second.
+func (c *Conn) Couple(name string, index, mtu int, second string) (int, error) {
+	l := netlink.NewVeth(attrs(name, index, mtu))
+	l.PeerName = second
+	if err := c.h.LinkAdd(l); err != nil {
+		return 0, fmt.Errorf("add veth %s: %w", name, err)
+	}
+	other, err := c.Index(second)
+	for _, i := range []int{index, other} {
+		if err == nil {
+			err = errors.Join(c.NoLinkLocal(i), c.Up(i))
+		}
+	}
+	if err != nil {
+		return 0, errors.Join(err, c.Delete(index))
+	}
+	return other, nil
+}
+
+// Segments returns how many packets a device takes as one.
+func (c *Conn) Segments(index int) (int, error) {
+	l, err := c.h.LinkByIndex(index)
+	if err != nil {
+		return 0, fmt.Errorf("find link %d: %w", index, err)
+	}
+	return int(l.Attrs().GSOMaxSegs), nil
+}
+
+// SetSegments limits that; with 1 the sender cuts super-packets itself,
+// also those of connections that exist.
+func (c *Conn) SetSegments(index, most int) error {
+	if err := c.h.LinkSetGSOMaxSegs(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, most); err != nil {
+		return fmt.Errorf("let link %d take %d packets as one: %w", index, most, err)
+	}
+	return nil
+}
+
 func attrs(name string, index, mtu int) netlink.LinkAttrs {
 	a := netlink.NewLinkAttrs()
 	a.Name, a.Index, a.MTU = name, index, mtu
@@ -197,6 +235,18 @@ func (c *Conn) Overruns(index int) (uint64, error) {
 	}
 	if s := l.Attrs().Statistics; s != nil {
 		return s.TxDropped, nil
+	}
+	return 0, nil
+}
+
+// Received returns how many frames have come in at a device.
+func (c *Conn) Received(index int) (uint64, error) {
+	l, err := c.h.LinkByIndex(index)
+	if err != nil {
+		return 0, fmt.Errorf("read statistics of link %d: %w", index, err)
+	}
+	if s := l.Attrs().Statistics; s != nil {
+		return s.RxPackets, nil
 	}
 	return 0, nil
 }
