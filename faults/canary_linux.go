@@ -46,16 +46,16 @@ const (
 )
 
 // newCanary listens at the far end of a link.
-func newCanary(ctx context.Context, b *bench, l Link) (*canary, error) {
-	_, near, err := b.endpoint(l.From)
+func newCanary(ctx context.Context, at endpoints, l Link) (*canary, error) {
+	_, near, err := at.endpoint(l.From)
 	if err != nil {
 		return nil, err
 	}
-	_, far, err := b.endpoint(l.To)
+	_, far, err := at.endpoint(l.To)
 	if err != nil {
 		return nil, err
 	}
-	ip, _ := b.addrOf(l.To)
+	ip, _ := addrOf(at, l.To)
 	ln, err := netns.Listen(ctx, far, "tcp4", netip.AddrPortFrom(ip, 0).String())
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s: %w", l.To, err)
@@ -196,7 +196,7 @@ type flock struct {
 }
 
 // release opens a connection on every link and returns when all are there.
-func release(ctx context.Context, b *bench, links []Link) (_ *flock, err error) {
+func release(ctx context.Context, at endpoints, links []Link) (_ *flock, err error) {
 	f := &flock{}
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f.cancel = cancel
@@ -207,7 +207,7 @@ func release(ctx context.Context, b *bench, links []Link) (_ *flock, err error) 
 	}()
 	var ready sync.WaitGroup
 	for _, l := range links {
-		c, err := newCanary(ctx, b, l)
+		c, err := newCanary(ctx, at, l)
 		if err != nil {
 			return nil, err
 		}

@@ -118,7 +118,7 @@ func (x *flooding) sockets(ctx context.Context, l Link, flows int, each float64)
 	if err != nil {
 		return nil, err
 	}
-	ip, _ := x.b.addrOf(l.To)
+	ip, _ := addrOf(x.b, l.To)
 	in, err := netns.ListenPacket(ctx, far, "udp4", netip.AddrPortFrom(ip, 0).String(), nil)
 	if err != nil {
 		return nil, err

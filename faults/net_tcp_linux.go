@@ -23,15 +23,15 @@ type tcpLink struct {
 	peers [2]string // addresses of the other end
 }
 
-func watchTCP(b *bench, links []Link) *tcpWatch {
+func watchTCP(at endpoints, links []Link) *tcpWatch {
 	w := &tcpWatch{diag: map[string]*tcpdiag.Socket{}, base: map[uint64]tcpdiag.Conn{}}
 	for _, l := range links {
-		ip4, ip6 := b.addrOf(l.To)
+		ip4, ip6 := addrOf(at, l.To)
 		w.links = append(w.links, tcpLink{l.From, [2]string{ip4.String(), ip6.String()}})
 		if w.diag[l.From] != nil {
 			continue
 		}
-		if _, ns, err := b.endpoint(l.From); err == nil {
+		if _, ns, err := at.endpoint(l.From); err == nil {
 			if s, err := tcpdiag.Open(ns); err == nil {
 				w.diag[l.From] = s
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -58,8 +59,14 @@ type datagram struct {
 func (p *datagram) lost() bool           { return p.arrived == 0 }
 func (p *datagram) delay() time.Duration { return p.arrived - p.wall }
 
+// endpoints are where the ends of links are.
+type endpoints interface {
+	// endpoint returns the port on the switch and the namespace of a node or of the client.
+	endpoint(name string) (index int, ns *os.File, err error)
+}
+
 // openProbes opens sockets at all ends of links, at the same time.
-func openProbes(b *bench, links []Link) (_ *prober, err error) {
+func openProbes(at endpoints, links []Link) (_ *prober, err error) {
 	p := &prober{
 		links: links, ends: map[string]*stamp.Socket{},
 		sent: make([][]datagram, len(links)), first: make([]uint32, len(links)),
@@ -75,7 +82,7 @@ func openProbes(b *bench, links []Link) (_ *prober, err error) {
 	var g errgroup.Group
 	var mu sync.Mutex
 	for name := range p.ends {
-		index, ns, err := b.endpoint(name)
+		index, ns, err := at.endpoint(name)
 		if err != nil {
 			return nil, err
 		}
@@ -237,7 +244,10 @@ func beyond(ds []time.Duration, base time.Duration) []time.Duration {
 }
 
 // addrOf is where a node or the client is on the network.
-func (b *bench) addrOf(name string) (ip4, ip6 netip.Addr) {
-	index, _ := b.Cluster.Index(name)
+func addrOf(at endpoints, name string) (ip4, ip6 netip.Addr) {
+	index, _, err := at.endpoint(name)
+	if err != nil {
+		return netip.Addr{}, netip.Addr{} // nobody is there
+	}
 	return cluster.IP4(index), cluster.IP6(index)
 }

@@ -87,7 +87,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		doctorCommand(), demoCommand(), runCommand(), listCommand(),
-		upCommand(), downCommand(), enterCommand(), faultCommand(), cleanCommand(), calibrateCommand(),
+		upCommand(), downCommand(), enterCommand(), probeCommand(), pcapCommand(), faultCommand(), cleanCommand(), calibrateCommand(),
 		checkCommand(), traceCommand(), showCommand(), lsCommand(), schemaCommand(), versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()

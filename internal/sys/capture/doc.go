@@ -1,0 +1,3 @@
+// Package capture listens on devices of other network namespaces by packet(7)
+// sockets, with the kernel's time stamps.
+package capture
