@@ -17,6 +17,7 @@ import (
 	"brownout/internal/clock"
 	"brownout/internal/plan"
 	"brownout/internal/run"
+	systems "brownout/internal/target"
 	"brownout/internal/undo"
 	"brownout/internal/workload"
 )
@@ -313,6 +314,7 @@ func (s *session) settle(ctx context.Context) error {
 	if err != nil && ctx.Err() == nil {
 		s.events.emit(run.Event{Type: run.TestbedFailed, Text: "the nodes did not settle after the run: " + err.Error()})
 	}
+	s.compareReplicas(ctx)
 	missing, err := s.load.FinalReads(ctx, s.spec(), s.keys(), readWithin)
 	if len(missing) > 0 {
 		s.note("final reads of %d of %d keys got no answer within %v", len(missing), s.Plan.Load.Keys, readWithin)
@@ -369,6 +371,45 @@ func applied(st []cluster.Status) string {
 		words[i] = fmt.Sprintf("%s %d", s.Node, s.Applied)
 	}
 	return strings.Join(words, ", ")
+}
+
+// compareReplicas records the digest of every node's state, at the same log
+// index if the nodes get there in time.
+func (s *session) compareReplicas(ctx context.Context) {
+	t, ok := s.target.(*systems.KVServer)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, boxWithin)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var states []run.Event
+		same := true
+		for _, n := range s.cluster.Nodes() {
+			e := run.Event{Type: run.ReplicaState, Node: n.Name()}
+			applied, sum, err := t.State(ctx, n.Admin())
+			if err != nil {
+				e.Text = err.Error()
+			} else {
+				e.Data = map[string]any{"applied": applied, "sha256": sum}
+			}
+			states = append(states, e)
+			same = same && err == nil && applied == states[0].Data["applied"]
+		}
+		if !same && ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
+			continue
+		}
+		for _, e := range states {
+			s.events.emit(e)
+		}
+		return
+	}
 }
 
 // checkBoxes asks the init of every node for a sign of life. One that hangs

@@ -186,6 +186,9 @@ func (rec *record) result(c checker.Result, d checker.DurabilityResult) run.Resu
 	}
 	res.Load = rec.load(res.Phases)
 	res.Faults = rec.faults(res.Phases)
+	rec.overlap(res.Faults)
+	res.Progress = rec.progress(res.Faults)
+	res.Replicas = rec.replicas()
 	for _, e := range rec.events {
 		res.Interrupted = res.Interrupted || e.Type == run.Interrupted
 	}

@@ -17,8 +17,9 @@ import (
 //
 // The order of reasons, the first that applies decides:
 //
-//  1. violation: the history is not linearizable, or an acknowledged write is lost.
-//  2. fail: an expectation was missed. If the testbed itself was starved, the
+//  1. violation: the history is not linearizable, an acknowledged write is lost,
+//     or replicas differ.
+//  2. fail: the target hung with no fault in force, or an expectation was missed. If the testbed itself was starved, the
 //     host too noisy, a part of it failed, or the run was cut short, a missed
 //     expectation about times or counts proves nothing: it is inconclusive.
 //  3. inconclusive: something that the run should have shown is not known.
@@ -40,13 +41,16 @@ func (j *judgement) decide() {
 		}
 	}
 	note(run.Violation, j.violated())
+	if res.Progress.Verdict == hang {
+		note(run.Fail, res.Progress.Why)
+	}
 	note(run.Fail, j.missed(run.Fail))
 	note(run.Inconclusive, doubt)
 	note(run.Inconclusive, j.undecided())
+	note(run.Inconclusive, nothingObserved(j.checked))
 	for i := range res.Faults {
 		note(run.Inconclusive, doseDoubt(&res.Faults[i]))
 	}
-	note(run.Inconclusive, nothingObserved(j.checked))
 	note(run.Inconclusive, j.missed(run.Inconclusive))
 	if why == "" {
 		why = j.passed()
@@ -94,6 +98,8 @@ func (j *judgement) violated() string {
 		return "not linearizable: " + c.Why
 	case d.Verdict == string(checker.Lost):
 		return fmt.Sprintf("%d acknowledged writes lost: %s", len(d.Lost), d.Lost[0].Text)
+	case j.res.Replicas.Verdict == diverged:
+		return j.res.Replicas.Why
 	}
 	return ""
 }
@@ -132,6 +138,8 @@ func doseDoubt(f *run.Fault) string {
 		return fmt.Sprintf("fault %s did not bite%s", name, because)
 	case f.Bit != run.BitYes:
 		return fmt.Sprintf("the dose of fault %s was not measured%s", name, because)
+	case f.Overlap == 0:
+		return fmt.Sprintf("no operation was open during fault %s: nothing was seen of it", name)
 	case f.Healed != run.HealedYes:
 		return fmt.Sprintf("fault %s was not seen healed%s", name, because)
 	}

@@ -22,7 +22,7 @@ import (
 // marks go before a line; the words beside them say the same.
 var marks = map[string]string{
 	"pass": "✓", "ok": "✓", "yes": "✓", "quiet": "✓",
-	"fail": "✗", "violation": "✗", "illegal": "✗", "lost": "✗", "no": "✗",
+	"fail": "✗", "violation": "✗", "illegal": "✗", "lost": "✗", "no": "✗", "diverged": "✗", "hang": "✗", "stalled": "?",
 	"inconclusive": "?", "unknown": "?", "unmeasured": "?", "starved": "?", "noisy": "?",
 }
 
@@ -179,6 +179,11 @@ func history(b *bytes.Buffer, s style, r run.Result) {
 			break
 		}
 		fmt.Fprintf(b, "       lost: %s\n", l.Text)
+	}
+	for _, x := range []struct{ what, verdict, why string }{{"replicas", r.Replicas.Verdict, r.Replicas.Why}, {"progress", r.Progress.Verdict, r.Progress.Why}} {
+		if x.why != "" {
+			fmt.Fprintf(b, "  %s  %s\n", s.verdict(x.verdict, fmt.Sprintf("%s %s: %s", marks[x.verdict], x.what, x.verdict)), x.why)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ const (
 	NodeReady     EventType = "node.ready"     // Node
 	NodeExited    EventType = "node.exited"    // Node, Text = cause, Data: expected true|false, code, signal
 	TestbedFailed EventType = "testbed.failed" // Text: a part of brownout itself failed (wire died, slowfs died, ...)
+	ReplicaState  EventType = "replica.state"  // Node, Data: applied index, sha256 of the state then, after the nodes have settled; Text = why it is not known
 	HostNoise     EventType = "host.noise"     // Data: cpu_pressure, foreign_cpu, fsync_p50_ns; Phase when it was measured
 	WireReport    EventType = "wire.report"    // Data: lateness_p50_ns, lateness_p99_ns, lateness_max_ns, frames, fifo
 	Interrupted   EventType = "interrupted"    // Text: by what

@@ -18,6 +18,8 @@ type Result struct {
 	Expectations  []Expectation `json:"expectations"`
 	Consistency   Consistency   `json:"consistency"`
 	Durability    Durability    `json:"durability"`
+	Replicas      Replicas      `json:"replicas"`
+	Progress      Progress      `json:"progress"`
 	Diagnosis     Diagnosis     `json:"diagnosis"`
 	Load          Load          `json:"load"`
 	Host          Noise         `json:"host"`
@@ -76,6 +78,7 @@ type Fault struct {
 	Healed    Healed         `json:"healed"`
 	Recovery  int64          `json:"recovery_ns"` // from heal until back in the baseline's band; -1 if never in this run
 	RoleMoved string         `json:"role_moved,omitempty"`
+	Overlap   int            `json:"operations"` // that were open while the fault was in force
 }
 
 // Expectation is the judgement of one sentence.
@@ -125,6 +128,29 @@ type LostWrite struct {
 	Op   int64  `json:"op"`
 	Key  string `json:"key"`
 	Text string `json:"text"`
+}
+
+// Replicas compares the nodes' states after the run.
+type Replicas struct {
+	Verdict string    `json:"verdict"` // ok, diverged, unknown
+	Why     string    `json:"why,omitempty"`
+	States  []Replica `json:"states"`
+}
+
+// Replica is one node's state: its digest once the log was applied up to an index.
+type Replica struct {
+	Node    string `json:"node"`
+	Applied int64  `json:"applied"`
+	SHA256  string `json:"sha256"`
+}
+
+// Progress says whether the target went on answering.
+type Progress struct {
+	Verdict string `json:"verdict"` // ok, stalled (a fault was in force), hang (none was), unknown
+	Why     string `json:"why,omitempty"`
+	Start   int64  `json:"start_ns"` // of the longest time without an acknowledged write while some were tried
+	End     int64  `json:"end_ns"`
+	Tried   int    `json:"tried"` // writes that were called in it
 }
 
 // Diagnosis is the ranking of suspects; empty until an engine has run.

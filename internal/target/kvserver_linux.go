@@ -164,6 +164,18 @@ func (t *KVServer) Metrics(ctx context.Context, admin string) (map[string]float6
 	return v, nil
 }
 
+// State returns the digest of a node's state and the log index that it belongs to.
+func (t *KVServer) State(ctx context.Context, admin string) (applied uint64, sha256 string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*askWithin)
+	defer cancel()
+	var st struct {
+		Applied uint64 `json:"applied"`
+		SHA256  string `json:"sha256"`
+	}
+	err = t.get(ctx, admin, "/statehash", &st)
+	return st.Applied, st.SHA256, err
+}
+
 // get asks an admin socket. Connections are kept: ten questions a second.
 func (t *KVServer) get(ctx context.Context, socket, path string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://kvserver"+path, nil)

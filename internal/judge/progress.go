@@ -1,0 +1,207 @@
+package judge
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"brownout/internal/history"
+	"brownout/internal/run"
+)
+
+// A cluster that is whole needs some time for an election, and clients need
+// some to find the leader. Beyond it, silence is a hang.
+const (
+	hangAfter = 5 * time.Second
+	hangTried = 3 // writes that must have been tried
+)
+
+// Words of run.Progress and run.Replicas.
+const (
+	progressOK = "ok"
+	stalled    = "stalled"
+	hang       = "hang"
+	diverged   = "diverged"
+	unknown    = "unknown"
+)
+
+// progress looks for the longest time in which writes were tried and none was
+// acknowledged. Where no fault was in force for so long, all nodes were healthy
+// and should have answered: that is a hang.
+func (rec *record) progress(faults []run.Fault) run.Progress {
+	var calls, acks []int64
+	for i := range rec.all {
+		o := &rec.all[i]
+		if o.Kind == history.Get {
+			continue
+		}
+		if o.Outcome == history.OK && (o.Kind != history.CAS || o.Swapped) {
+			acks = append(acks, o.Return)
+		}
+		if o.Error == "" || o.Return > o.Call { // else never sent
+			calls = append(calls, o.Call)
+		}
+	}
+	if len(calls) == 0 {
+		return run.Progress{Verdict: unknown, Why: "no write was tried"}
+	}
+	slices.Sort(calls)
+	slices.Sort(acks)
+	longest := run.Progress{Verdict: progressOK}
+	for _, quiet := range rec.quiet(faults) {
+		if p := rec.standstill(calls, acks, quiet); p.End-p.Start >= int64(hangAfter) && p.Tried >= hangTried && p.End-p.Start > longest.End-longest.Start {
+			longest = p
+		}
+	}
+	if late := time.Duration(loadLateness(rec)); longest.End > longest.Start && late > hangAfter/2 {
+		longest.Verdict, longest.Why = unknown, fmt.Sprintf("no write was acknowledged for %v, but the testbed itself stood still for %v", round(time.Duration(longest.End-longest.Start)), round(late))
+		return longest
+	}
+	if longest.End > longest.Start {
+		longest.Verdict = hang
+		longest.Why = fmt.Sprintf("hang: no write was acknowledged for %v from %s on, of %d tried, although no fault was in force and a quorum was there",
+			round(time.Duration(longest.End-longest.Start)), seconds(longest.Start), longest.Tried)
+		return longest
+	}
+	longest = rec.standstill(calls, acks, span{calls[0], max(rec.end(), calls[0])})
+	longest.Verdict = progressOK
+	if longest.End-longest.Start >= int64(hangAfter) && longest.Tried >= hangTried {
+		longest.Verdict = stalled
+		longest.Why = fmt.Sprintf("no write was acknowledged for %v from %s on", round(time.Duration(longest.End-longest.Start)), seconds(longest.Start))
+	}
+	return longest
+}
+
+// loadLateness is the longest that the load generator was late.
+func loadLateness(rec *record) int64 {
+	e, _ := rec.last(run.LoadEnded)
+	return int64(number(e.Data, "lateness_max_ns"))
+}
+
+type span struct{ start, end int64 }
+
+// standstill returns the longest time within s from a write's call, or an
+// acknowledgement, to the next acknowledgement or the end of s.
+func (rec *record) standstill(calls, acks []int64, s span) run.Progress {
+	var best run.Progress
+	take := func(start, end int64) {
+		from, _ := slices.BinarySearch(calls, start)
+		to, _ := slices.BinarySearch(calls, end)
+		if from < to && end-calls[from] > best.End-best.Start {
+			best = run.Progress{Start: calls[from], End: end, Tried: to - from}
+		}
+	}
+	at := s.start
+	i, _ := slices.BinarySearch(acks, s.start)
+	for ; i < len(acks) && acks[i] < s.end; i++ {
+		take(at, acks[i])
+		at = acks[i]
+	}
+	take(at, s.end)
+	return best
+}
+
+// quiet returns the times of the run in which no fault was in force and every
+// node was up.
+func (rec *record) quiet(faults []run.Fault) []span {
+	end := rec.end()
+	busy := []span{}
+	for _, f := range faults {
+		if f.End > 0 {
+			until := f.End
+			if f.Healed != run.HealedYes {
+				until = end // who knows
+			}
+			busy = append(busy, span{f.Start, until})
+		}
+	}
+	down := map[string]int64{}
+	for _, e := range sortedEvents(rec.events) {
+		switch e.Type {
+		case run.NodeExited:
+			down[e.Node] = e.T
+		case run.NodeReady:
+			if t, ok := down[e.Node]; ok {
+				busy = append(busy, span{t, e.T})
+				delete(down, e.Node)
+			}
+		}
+	}
+	for _, t := range down {
+		if t < end {
+			busy = append(busy, span{t, end})
+		}
+	}
+	slices.SortFunc(busy, func(a, b span) int { return cmp.Compare(a.start, b.start) })
+	var out []span
+	at := int64(0)
+	for _, b := range busy {
+		if b.start > at {
+			out = append(out, span{at, b.start})
+		}
+		at = max(at, b.end)
+	}
+	if at < end {
+		out = append(out, span{at, end})
+	}
+	return out
+}
+
+// replicas compares the digests that the nodes gave of their states.
+func (rec *record) replicas() run.Replicas {
+	out := run.Replicas{Verdict: progressOK, States: []run.Replica{}}
+	var missing []string
+	for _, e := range rec.events {
+		if e.Type != run.ReplicaState {
+			continue
+		}
+		sum, _ := e.Data["sha256"].(string)
+		if sum == "" {
+			missing = append(missing, e.Node+": "+e.Text)
+			continue
+		}
+		out.States = append(out.States, run.Replica{Node: e.Node, Applied: int64(number(e.Data, "applied")), SHA256: sum})
+	}
+	compared := 0
+	for i, a := range out.States {
+		for _, b := range out.States[:i] {
+			if a.Applied != b.Applied {
+				continue
+			}
+			if compared++; a.SHA256 != b.SHA256 {
+				out.Verdict = diverged
+				out.Why = fmt.Sprintf("replicas differ: %s and %s have both applied the log up to %d, but their states are not the same (sha256 %.12s… and %.12s…)",
+					b.Node, a.Node, a.Applied, b.SHA256, a.SHA256)
+				return out
+			}
+		}
+	}
+	switch {
+	case len(missing) > 0:
+		out.Verdict, out.Why = unknown, "no digest of a state: "+strings.Join(missing, "; ")
+	case compared < len(out.States)-1 || compared == 0 && len(out.States) > 1:
+		out.Verdict, out.Why = unknown, "the nodes were not at one index of the log when they were asked"
+	case len(out.States) == 0:
+		out.Verdict = unknown // nobody asked
+	}
+	return out
+}
+
+// overlap counts the operations that were open while each fault was in force.
+func (rec *record) overlap(faults []run.Fault) {
+	for i := range faults {
+		f := &faults[i]
+		if f.End == 0 && f.Start == 0 {
+			continue
+		}
+		for n := range rec.ops {
+			if o := &rec.ops[n]; o.Call <= f.End && o.Return >= f.Start {
+				f.Overlap++
+			}
+		}
+	}
+}
+
+func seconds(t int64) string { return fmt.Sprintf("%.3f s", float64(t)/1e9) }

@@ -1,0 +1,91 @@
+package judge
+
+import (
+	"strings"
+	"testing"
+
+	"brownout/internal/history"
+	"brownout/internal/run"
+)
+
+func state(node string, applied float64, sum string) run.Event {
+	return run.Event{T: 13 * s, Type: run.ReplicaState, Node: node, Data: map[string]any{"applied": applied, "sha256": sum}}
+}
+
+// silence makes all writes that were called in [from, to) unknown.
+func (st *story) silence(from, to int64) {
+	for i := range st.ops {
+		if o := &st.ops[i]; o.Call >= from && o.Call < to && o.Kind != history.Get {
+			o.Outcome, o.Error, o.Return = history.Unknown, "timeout", o.Call+s
+			o.Client = 5000 + i
+		}
+	}
+}
+
+func TestProgressAndReplicas(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		spoil    func(*story)
+		progress string
+		replicas string
+		want     run.Verdict
+		why      string
+	}{
+		{"nothing wrong", func(*story) {}, progressOK, unknown, run.Pass, ""},
+		{"equal states", func(st *story) { st.add(state("n1", 9, "aa")); st.add(state("n2", 9, "aa")) }, progressOK, progressOK, run.Pass, ""},
+		{"states that differ", func(st *story) { st.add(state("n1", 9, "aa")); st.add(state("n2", 9, "ab")) }, progressOK, diverged, run.Violation, "replicas differ: n1 and n2"},
+		{"states of different times", func(st *story) { st.add(state("n1", 9, "aa")); st.add(state("n2", 8, "ab")) }, progressOK, unknown, run.Pass, ""},
+		{"a node without a state", func(st *story) {
+			st.add(state("n1", 9, "aa"))
+			st.add(run.Event{Type: run.ReplicaState, Node: "n2", Text: "no answer"})
+		}, progressOK, unknown, run.Pass, ""},
+		{"a hang after the fault", func(st *story) { st.plan.Phases[3].End *= 2; st.longer(); st.silence(8500*ms, 15*s) }, hang, unknown, run.Fail, "hang: no write was acknowledged for"},
+		{"a standstill as long as the fault", func(st *story) { st.longFault(); st.silence(5*s, 11*s) }, stalled, unknown, "", ""},
+		{"a hang of a testbed that stood still", func(st *story) {
+			st.plan.Phases[3].End *= 2
+			st.longer()
+			st.silence(8500*ms, 15*s)
+			st.event(run.LoadEnded).Data["lateness_max_ns"] = float64(4 * s)
+		}, unknown, unknown, "", ""},
+		{"nothing open during the fault", func(st *story) {
+			st.ops = st.ops[:200]
+			st.without(run.LoadEnded)
+		}, progressOK, unknown, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			st := healthy()
+			tt.spoil(st)
+			res, err := Judge(t.Context(), st.files(t), Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Progress.Verdict != tt.progress || res.Replicas.Verdict != tt.replicas {
+				t.Errorf("progress %+v, replicas %+v; want %s, %s", res.Progress, res.Replicas, tt.progress, tt.replicas)
+			}
+			if tt.want != "" && (res.Verdict != tt.want || !strings.HasPrefix(res.Why, tt.why)) {
+				t.Errorf("verdict %s: %s; want %s: %s", res.Verdict, res.Why, tt.want, tt.why)
+			}
+		})
+	}
+}
+
+// longer lets the workload go on until 16 s.
+func (st *story) longer() {
+	st.event(run.LoadEnded).T = 16 * s
+	n := len(st.ops)
+	for i := range int64(180) {
+		o := st.ops[n-6]
+		v := "w" + string(rune('0'+i/100)) + string(rune('0'+i/10%10)) + string(rune('0'+i%10))
+		o.ID, o.Kind, o.Value, o.Result = 1000+i, history.Put, &v, nil
+		o.Client, o.Key = int(2000+i), "other"
+		o.Due = 12100*ms + i*20*ms
+		o.Call, o.Return = o.Due, o.Due+2*ms
+		st.ops = append(st.ops, o)
+	}
+}
+
+// longFault lets the fault last until 11 s.
+func (st *story) longFault() {
+	st.event(run.FaultHealed).T = 11 * s
+	st.event(run.FaultVerified).T = 11*s + 200*ms
+}
