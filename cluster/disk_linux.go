@@ -13,19 +13,60 @@ var errPlain = fmt.Errorf("the disk is %s, without a file system of ours: %w", D
 
 // A disk is what serves /data of a box, in init: slowfs, or nothing.
 type disk struct {
-	server *faultfs.Server // nil for nothing
-	ended  chan error
+	server      *faultfs.Server // nil for nothing
+	backing, at string
+	passthrough bool
+	rules       faultfs.Rules // in force
+	torn        bool          // armed for a torn write
+	ended       chan error
 }
 
 // mount shows the directory backing at another one.
 func (d *disk) mount(backing, at string, passthrough bool) (err error) {
-	d.server, err = faultfs.Mount(backing, at, faultfs.Options{Passthrough: passthrough})
+	d.backing, d.at, d.passthrough, d.ended = backing, at, passthrough, make(chan error, 1)
+	return d.again()
+}
+
+func (d *disk) again() error {
+	s, err := faultfs.Mount(d.backing, d.at, faultfs.Options{Passthrough: d.passthrough})
 	if err != nil {
 		return err
 	}
-	d.ended = make(chan error, 1)
-	go func() { d.ended <- d.server.Wait() }() // ends with the process
+	d.server = s
+	go func() { // ends with the process
+		if err := s.Wait(); !s.Lost() {
+			d.ended <- err
+		}
+	}()
 	return nil
+}
+
+func (d *disk) arm(torn bool) error {
+	if d.server == nil {
+		return errPlain
+	}
+	d.torn = d.torn || torn
+	return d.server.Arm(d.torn)
+}
+
+// lose is a power loss: what is left is mounted again, with the rules that were
+// in force, and armed again.
+func (d *disk) lose(torn *float64) (faultfs.Loss, error) {
+	if d.server == nil {
+		return faultfs.Loss{}, errPlain
+	}
+	share := -1.0
+	if torn != nil {
+		share = *torn
+	}
+	loss, err := d.server.Lose(share)
+	if err != nil {
+		return loss, err
+	}
+	if err := d.again(); err != nil {
+		return loss, err
+	}
+	return loss, errors.Join(d.server.SetRules(d.rules), d.server.Arm(d.torn))
 }
 
 // lost gets an error if the server ends.
@@ -38,7 +79,12 @@ func (d *disk) setRules(r *faultfs.Rules) error {
 	if r == nil {
 		r = new(faultfs.Rules)
 	}
-	return d.server.SetRules(*r)
+	err := d.server.SetRules(*r)
+	if err == nil {
+		d.rules = *r
+		d.rules.Release = false
+	}
+	return err
 }
 
 func (d *disk) stats() (*faultfs.Stats, error) {
@@ -73,4 +119,37 @@ func (n *Node) DiskStats(ctx context.Context) (faultfs.Stats, error) {
 		return faultfs.Stats{}, fmt.Errorf("statistics of %s's disk: %w", n.name, err)
 	}
 	return *r.Stats, nil
+}
+
+// ArmDisk has the node's disk keep from now on what a power loss would take;
+// torn says that it may take a part of a write. Files must not be open by
+// passthrough.
+func (n *Node) ArmDisk(ctx context.Context, torn bool) error {
+	if n.box.c.cfg.Disk == DiskPlain {
+		return fmt.Errorf("arm disk of %s: %w", n.name, errPlain)
+	}
+	o := order{Verb: verbArm}
+	if torn {
+		o.Torn = new(float64)
+	}
+	if _, err := n.box.call(ctx, o); err != nil {
+		return fmt.Errorf("arm disk of %s: %w", n.name, err)
+	}
+	return nil
+}
+
+// LoseDisk takes everything from the node's disk that is not durable, as a
+// power loss does, and mounts it again; a share torn that is not negative
+// leaves all but the end of each file's last write. The disk is armed, and the
+// target does not run. Files on it that others have open are lost to them.
+func (n *Node) LoseDisk(ctx context.Context, torn float64) (faultfs.Loss, error) {
+	o := order{Verb: verbLose}
+	if torn >= 0 {
+		o.Torn = &torn
+	}
+	r, err := n.box.call(ctx, o)
+	if err != nil || r.Loss == nil {
+		return faultfs.Loss{}, fmt.Errorf("power loss of %s's disk: %w", n.name, err)
+	}
+	return *r.Loss, nil
 }

@@ -141,6 +141,14 @@ func (in *initProcess) obey(o order) (report, error) {
 		return report{}, syscall.Kill(in.target, o.Signal)
 	case verbRules:
 		return report{}, in.disk.setRules(o.Rules)
+	case verbArm:
+		return report{}, in.disk.arm(o.Torn != nil)
+	case verbLose:
+		if in.target != 0 {
+			return report{}, errors.New("its target runs")
+		}
+		loss, err := in.disk.lose(o.Torn)
+		return report{Loss: &loss}, err
 	case verbStats:
 		st, err := in.disk.stats()
 		return report{Stats: st}, err

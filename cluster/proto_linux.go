@@ -20,6 +20,7 @@ type order struct {
 	Run    *Command       `json:"run,omitempty"`
 	Signal syscall.Signal `json:"signal,omitempty"`
 	Rules  *faultfs.Rules `json:"rules,omitempty"`
+	Torn   *float64       `json:"torn,omitempty"` // of lose: share of last writes that survives; of arm: whether there is one
 }
 
 type verb string
@@ -30,6 +31,8 @@ const (
 	verbSignal verb = "signal" // send the target a signal
 	verbRules  verb = "rules"  // put new rules for the disk in force
 	verbStats  verb = "stats"  // of the disk
+	verbArm    verb = "arm"    // keep what the disk would lose with power
+	verbLose   verb = "lose"   // lose it, and mount the disk again
 )
 
 // A setup says how a box is to be.
@@ -60,6 +63,7 @@ type report struct {
 	Error string         `json:"error,omitempty"`
 	PID   int            `json:"pid,omitempty"` // of the target, as the box sees it
 	Stats *faultfs.Stats `json:"stats,omitempty"`
+	Loss  *faultfs.Loss  `json:"loss,omitempty"`
 	Exit  *exit          `json:"exit,omitempty"`  // news: the target ended
 	Disk  string         `json:"disk,omitempty"`  // news: the disk's server ended, and why
 	Notes []string       `json:"notes,omitempty"` // of setup: what could not be had

@@ -28,6 +28,7 @@ type node struct {
 
 var (
 	_ fs.NodeOpener         = (*node)(nil)
+	_ fs.NodeLookuper       = (*node)(nil)
 	_ fs.NodeWrapChilder    = (*node)(nil)
 	_ fs.NodeCreater        = (*node)(nil)
 	_ fs.NodeOpendirHandler = (*node)(nil)
@@ -87,7 +88,7 @@ func (s *Server) transfer(ctx context.Context, op Op, bytes int, f func(Decision
 		c.errors.Add(1)
 		return d.Errno
 	}
-	n, errno := f(d)
+	n, errno := s.on(func() (int, syscall.Errno) { return f(d) })
 	c.backings.add(time.Since(begin))
 	if n > 0 {
 		c.bytes.Add(uint64(n))
@@ -97,6 +98,21 @@ func (s *Server) transfer(ctx context.Context, op Op, bytes int, f func(Decision
 	}
 	return errno
 }
+
+// on does something with the backing files, unless the power is off.
+func (s *Server) on(f func() (int, syscall.Errno)) (int, syscall.Errno) {
+	s.power.RLock()
+	defer s.power.RUnlock()
+	if s.off {
+		return 0, syscall.EIO
+	}
+	return f()
+}
+
+// below is the path of a name in this directory from the root on.
+func (n *node) below(name string) string { return filepath.Join(n.Path(n.Root()), name) }
+
+func (n *node) ino() uint64 { return n.StableAttr().Ino }
 
 // path returns the backing path.
 func (n *node) path() string { return filepath.Join(n.RootData.Path, n.Path(n.Root())) }
@@ -141,7 +157,18 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 	errno = n.s.do(ctx, Open, func() (int, syscall.Errno) {
 		var h fs.FileHandle
 		var errno syscall.Errno
-		child, h, fuseFlags, errno = n.LoopbackNode.Create(ctx, name, flags&^unix.O_DIRECT, mode, out)
+		create := func() (uint64, syscall.Errno) {
+			child, h, fuseFlags, errno = n.LoopbackNode.Create(ctx, name, flags&^unix.O_DIRECT, mode, out)
+			if errno != 0 {
+				return 0, errno
+			}
+			return child.StableAttr().Ino, 0
+		}
+		if j := n.s.journal; j != nil && !n.has(name) {
+			errno = j.made(n.ino(), n.below(name), false, create)
+		} else {
+			_, errno = create()
+		}
 		if errno != 0 {
 			return 0, errno
 		}
@@ -166,35 +193,77 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 	return child, fh, fuseFlags, errno
 }
 
+// has reports whether the directory has a name already.
+func (n *node) has(name string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(int(n.s.root.Fd()), n.below(name), &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+}
+
+// Lookup hides what only the journal needs.
+func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	if name == trash && n.IsRoot() {
+		return nil, syscall.ENOENT
+	}
+	return n.LoopbackNode.Lookup(ctx, name, out)
+}
+
 func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	fh, ff, errno := n.LoopbackNode.OpendirHandle(ctx, flags)
 	if errno != 0 {
 		return nil, 0, errno
 	}
 	if h, ok := fh.(dirStream); ok {
-		return &dir{h, n.s}, ff, 0
+		return &dir{h, n}, ff, 0
 	}
 	return fh, ff, 0
 }
 
 func (n *node) Rename(ctx context.Context, name string, to fs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
 	return n.s.do(ctx, Rename, func() (int, syscall.Errno) {
+		if j, into := n.s.journal, to.(*node); j != nil {
+			return 0, j.rename([2]uint64{n.ino(), into.ino()}, n.below(name), into.below(newName), flags)
+		}
 		return 0, n.LoopbackNode.Rename(ctx, name, to, newName, flags)
 	})
 }
 
 func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
-	return n.s.do(ctx, Meta, func() (int, syscall.Errno) { return 0, n.LoopbackNode.Unlink(ctx, name) })
+	return n.s.do(ctx, Meta, func() (int, syscall.Errno) {
+		if j := n.s.journal; j != nil {
+			return 0, j.unlink(n.ino(), n.below(name))
+		}
+		return 0, n.LoopbackNode.Unlink(ctx, name)
+	})
 }
 
 func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
-	return n.s.do(ctx, Meta, func() (int, syscall.Errno) { return 0, n.LoopbackNode.Rmdir(ctx, name) })
+	return n.s.do(ctx, Meta, func() (int, syscall.Errno) {
+		if j := n.s.journal; j != nil {
+			return 0, j.rmdir(n.ino(), n.below(name))
+		}
+		return 0, n.LoopbackNode.Rmdir(ctx, name)
+	})
+}
+
+// make makes something new in the directory, which the journal is told of.
+func (n *node) make(name string, isDir bool, f func() (*fs.Inode, syscall.Errno)) (child *fs.Inode, errno syscall.Errno) {
+	made := func() (uint64, syscall.Errno) {
+		if child, errno = f(); errno != 0 {
+			return 0, errno
+		}
+		return child.StableAttr().Ino, 0
+	}
+	if j := n.s.journal; j != nil {
+		return child, j.made(n.ino(), n.below(name), isDir, made)
+	}
+	_, errno = made()
+	return child, errno
 }
 
 func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (child *fs.Inode, errno syscall.Errno) {
 	errno = n.s.do(ctx, Meta, func() (int, syscall.Errno) {
 		var errno syscall.Errno
-		child, errno = n.LoopbackNode.Mkdir(ctx, name, mode, out)
+		child, errno = n.make(name, true, func() (*fs.Inode, syscall.Errno) { return n.LoopbackNode.Mkdir(ctx, name, mode, out) })
 		if errno == 0 && unix.Chmod(filepath.Join(n.path(), name), mode&0o7777) == nil {
 			out.Mode = out.Mode&^0o7777 | mode&0o7777
 		}
@@ -206,7 +275,7 @@ func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.En
 func (n *node) Mknod(ctx context.Context, name string, mode, dev uint32, out *fuse.EntryOut) (child *fs.Inode, errno syscall.Errno) {
 	errno = n.s.do(ctx, Meta, func() (int, syscall.Errno) {
 		var errno syscall.Errno
-		child, errno = n.LoopbackNode.Mknod(ctx, name, mode, dev, out)
+		child, errno = n.make(name, false, func() (*fs.Inode, syscall.Errno) { return n.LoopbackNode.Mknod(ctx, name, mode, dev, out) })
 		if errno == 0 && unix.Chmod(filepath.Join(n.path(), name), mode&0o7777) == nil {
 			out.Mode = out.Mode&^0o7777 | mode&0o7777
 		}
@@ -218,7 +287,7 @@ func (n *node) Mknod(ctx context.Context, name string, mode, dev uint32, out *fu
 func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, out *fuse.EntryOut) (child *fs.Inode, errno syscall.Errno) {
 	errno = n.s.do(ctx, Meta, func() (int, syscall.Errno) {
 		var errno syscall.Errno
-		child, errno = n.LoopbackNode.Link(ctx, target, name, out)
+		child, errno = n.make(name, false, func() (*fs.Inode, syscall.Errno) { return n.LoopbackNode.Link(ctx, target, name, out) })
 		return 0, errno
 	})
 	return child, errno
@@ -227,7 +296,7 @@ func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, o
 func (n *node) Symlink(ctx context.Context, target, name string, out *fuse.EntryOut) (child *fs.Inode, errno syscall.Errno) {
 	errno = n.s.do(ctx, Meta, func() (int, syscall.Errno) {
 		var errno syscall.Errno
-		child, errno = n.LoopbackNode.Symlink(ctx, target, name, out)
+		child, errno = n.make(name, false, func() (*fs.Inode, syscall.Errno) { return n.LoopbackNode.Symlink(ctx, target, name, out) })
 		return 0, errno
 	})
 	return child, errno
@@ -256,10 +325,37 @@ func (n *node) Getattr(ctx context.Context, fh fs.FileHandle, out *fuse.AttrOut)
 
 func (n *node) Setattr(ctx context.Context, fh fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	return n.s.do(ctx, Meta, func() (int, syscall.Errno) {
-		if h, ok := n.handle(fh).(*file); ok {
-			return 0, h.Setattr(ctx, in, out)
+		h, open := n.handle(fh).(*file)
+		set := func() (int, error) {
+			errno := syscall.Errno(0)
+			if open {
+				errno = h.LoopbackFile.Setattr(ctx, in, out)
+			} else {
+				errno = n.LoopbackNode.Setattr(ctx, fh, in, out)
+			}
+			if errno != 0 {
+				return 0, errno
+			}
+			return 0, nil
 		}
-		return 0, n.LoopbackNode.Setattr(ctx, fh, in, out)
+		size, resized := in.GetSize()
+		if j := n.s.journal; j != nil && resized {
+			from := ""
+			if open {
+				from = procFD(h.fd)
+			} else {
+				fd, err := n.s.openBelow(n.Path(n.Root()), unix.O_RDWR)
+				if err != nil {
+					return 0, fs.ToErrno(err)
+				}
+				defer unix.Close(fd)
+				from = procFD(fd)
+			}
+			_, err := j.change(n.ino(), from, int64(size), -1, false, set)
+			return 0, fsErrno(err)
+		}
+		_, err := set()
+		return 0, fsErrno(err)
 	})
 }
 
@@ -312,7 +408,7 @@ func (n *node) file(f *os.File) *file {
 }
 
 func (h *file) PassthroughFd() (int, bool) {
-	if !h.n.s.opt.Passthrough {
+	if !h.n.s.opt.Passthrough || h.n.s.armed.Load() {
 		return -1, false
 	}
 	if !h.passes {
@@ -352,9 +448,15 @@ func (h *file) write(ctx context.Context, off int64, bytes int, f func() (int, e
 		if errno := h.n.s.grow(h.fd, off+int64(bytes)); errno != 0 {
 			return 0, errno
 		}
-		w, err := f()
+		var w int
+		var err error
+		if j := h.n.s.journal; j != nil {
+			w, err = j.change(h.n.ino(), procFD(h.fd), off, off+int64(bytes), true, f)
+		} else {
+			w, err = f()
+		}
 		n = uint32(max(w, 0))
-		return w, fs.ToErrno(err)
+		return w, fsErrno(err)
 	})
 	return n, errno
 }
@@ -376,13 +478,22 @@ func (s *Server) grow(fd int, size int64) syscall.Errno {
 }
 
 func (h *file) Fsync(ctx context.Context, flags uint32) syscall.Errno {
-	return h.n.s.do(ctx, Fsync, func() (int, syscall.Errno) {
+	sync := func() syscall.Errno {
 		const dataOnly = 1 // FUSE_FSYNC_FDATASYNC; go-fuse's own loopback ignores it
 		if flags&dataOnly != 0 {
-			return 0, fs.ToErrno(unix.Fdatasync(h.fd))
+			return fs.ToErrno(unix.Fdatasync(h.fd))
 		}
-		return 0, fs.ToErrno(unix.Fsync(h.fd))
-	})
+		return fs.ToErrno(unix.Fsync(h.fd))
+	}
+	return h.n.s.do(ctx, Fsync, func() (int, syscall.Errno) { return 0, h.n.sync(sync) })
+}
+
+// sync lets f make the node durable.
+func (n *node) sync(f func() syscall.Errno) syscall.Errno {
+	if j := n.s.journal; j != nil {
+		return j.sync(n.ino(), f)
+	}
+	return f()
 }
 
 // Flush is not needed, and after the first ENOSYS not asked for: it comes with
@@ -396,7 +507,17 @@ func (h *file) Allocate(ctx context.Context, off, size uint64, mode uint32) sysc
 				return 0, errno
 			}
 		}
-		return 0, fs.ToErrno(unix.Fallocate(h.fd, mode, int64(off), int64(size)))
+		allocate := func() (int, error) { return 0, unix.Fallocate(h.fd, mode, int64(off), int64(size)) }
+		if j := h.n.s.journal; j != nil {
+			end := int64(off + size)
+			if mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0 {
+				end = -1
+			}
+			_, err := j.change(h.n.ino(), procFD(h.fd), int64(off), end, false, allocate)
+			return 0, fsErrno(err)
+		}
+		_, err := allocate()
+		return 0, fsErrno(err)
 	})
 }
 
@@ -426,9 +547,20 @@ type dirStream interface {
 // A dir is an open directory.
 type dir struct {
 	dirStream
-	s *Server
+	n *node
 }
 
 func (d *dir) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
-	return d.s.do(ctx, Fsync, func() (int, syscall.Errno) { return 0, d.dirStream.Fsyncdir(ctx, flags) })
+	return d.n.s.do(ctx, Fsync, func() (int, syscall.Errno) {
+		return 0, d.n.sync(func() syscall.Errno { return d.dirStream.Fsyncdir(ctx, flags) })
+	})
+}
+
+// Readdirent leaves out what only the journal needs.
+func (d *dir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
+	e, errno := d.dirStream.Readdirent(ctx)
+	if errno == 0 && e != nil && e.Name == trash && d.n.IsRoot() {
+		return d.dirStream.Readdirent(ctx)
+	}
+	return e, errno
 }

@@ -70,11 +70,15 @@ func inside() int {
 type order struct {
 	Rules   *Rules
 	Unmount bool
+	Arm     bool
+	Lose    bool // and mount again, armed
+	Torn    float64
 }
 
 type answer struct {
 	Error string
 	Stats Stats
+	Loss  Loss
 }
 
 // serve is a server that takes orders.
@@ -91,13 +95,24 @@ func serve(backing, point string, passthrough bool) {
 			return
 		}
 		var err error
+		var loss Loss
 		switch {
+		case o.Arm:
+			err = s.Arm(true)
+		case o.Lose:
+			loss, err = s.Lose(o.Torn)
+			if err == nil {
+				s, err = Mount(backing, point, Options{Passthrough: passthrough})
+			}
+			if err == nil {
+				err = s.Arm(true)
+			}
 		case o.Rules != nil:
 			err = s.SetRules(*o.Rules)
 		case o.Unmount:
 			err = s.Unmount()
 		}
-		_ = out.Encode(answer{Error: fmt.Sprint(err), Stats: s.Stats()})
+		_ = out.Encode(answer{fmt.Sprint(err), s.Stats(), loss})
 	}
 }
 
@@ -145,16 +160,16 @@ func mountFor(t testing.TB, how string) *mounted {
 	return m
 }
 
-func (m *mounted) answer() Stats {
+func (m *mounted) answer() answer {
 	m.t.Helper()
 	var a answer
 	if err := m.out.Decode(&a); err != nil || a.Error != "<nil>" {
 		m.t.Fatalf("server: %s %v", a.Error, err)
 	}
-	return a.Stats
+	return a
 }
 
-func (m *mounted) order(o order) Stats {
+func (m *mounted) ask(o order) answer {
 	m.t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -162,6 +177,14 @@ func (m *mounted) order(o order) Stats {
 		m.t.Fatal(err)
 	}
 	return m.answer()
+}
+
+func (m *mounted) order(o order) Stats { m.t.Helper(); return m.ask(o).Stats }
+
+// lose loses power; a share below 0 tears no write.
+func (m *mounted) lose(torn float64) Loss {
+	m.t.Helper()
+	return m.ask(order{Lose: true, Torn: torn}).Loss
 }
 
 func (m *mounted) rules(op Op, add time.Duration) {

@@ -50,6 +50,12 @@ type Server struct {
 	root           *os.File                      // backing directory
 	tree           fs.InodeEmbedder              // its node
 
+	power   sync.RWMutex // held for reading while the backing files are used
+	off     bool         // there is none
+	silent  atomic.Bool  // then nobody is there to be answered
+	armed   atomic.Bool  // there is a journal
+	journal *journal     // of what power loss would take; nil if nothing is kept. Changed with power held.
+
 	ops              [6]counters // by index
 	waiting          atomic.Int64
 	killed, released atomic.Uint64
@@ -104,7 +110,8 @@ func Mount(backing, mountpoint string, opt Options) (_ *Server, err error) {
 	if opt.Log == nil {
 		opt.Log = os.Stderr
 	}
-	s := &Server{opt: opt, log: log.New(opt.Log, "slowfs: ", log.LstdFlags|log.Lmicroseconds), done: make(chan struct{})}
+	s := &Server{opt: opt, done: make(chan struct{})}
+	s.log = log.New(s, "slowfs: ", log.LstdFlags|log.Lmicroseconds)
 	release, change := make(chan struct{}), make(chan struct{})
 	s.release.Store(&release)
 	s.change.Store(&change)
@@ -247,6 +254,82 @@ func (s *Server) Stats() Stats {
 	}
 	return st
 }
+
+// Arm keeps from now on what is needed to lose what is not durable; for a torn
+// write, also of the last one to each file. What was there before counts as
+// durable. It costs every write of old bytes a read, see [journal].
+func (s *Server) Arm(torn bool) error {
+	s.power.Lock()
+	defer s.power.Unlock()
+	if s.off {
+		return errPowerless
+	}
+	if s.journal != nil {
+		s.journal.torn = s.journal.torn || torn
+		return nil
+	}
+	if n := s.passthrough.Load(); n > 0 {
+		return fmt.Errorf("arm slowfs: %d files are open whose writes pass it by", n)
+	}
+	root, err := unix.Openat(int(s.root.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("arm slowfs: %w", err)
+	}
+	if s.journal, err = newJournal(root, torn); err != nil {
+		return errors.Join(fmt.Errorf("arm slowfs: %w", err), unix.Close(root))
+	}
+	s.armed.Store(true)
+	return nil
+}
+
+var errPowerless = errors.New("slowfs has lost power")
+
+// Lose is a power loss: what is not durable is gone from the backing files, and
+// every operation from now on fails. If torn is not negative, all that was
+// written survives but the last write to each file, of which this share does.
+// The mount is taken away; a new one shows what is left.
+func (s *Server) Lose(torn float64) (loss Loss, err error) {
+	s.power.Lock()
+	defer s.power.Unlock()
+	j := s.journal
+	switch {
+	case s.off:
+		return loss, errPowerless
+	case j == nil:
+		return loss, errors.New("slowfs was not armed: it does not know what is not durable")
+	case torn >= 0 && !j.torn:
+		return loss, errors.New("slowfs was not armed for a torn write")
+	}
+	s.off = true
+	s.silent.Store(true)
+	if torn >= 0 {
+		loss, err = j.tear(torn)
+	} else {
+		loss, err = j.lose()
+	}
+	s.journal = nil
+	err = errors.Join(err, unix.Close(j.root))
+	s.mu.Lock()
+	select {
+	case <-s.done:
+	default:
+		close(s.done) // what waits need wait no longer
+	}
+	s.mu.Unlock()
+	// The connection is aborted: files that are open are of a disk that is gone.
+	return loss, errors.Join(err, unix.Unmount(s.point, unix.MNT_DETACH|unix.MNT_FORCE))
+}
+
+// Write writes to the log, unless the power is off.
+func (s *Server) Write(line []byte) (int, error) {
+	if s.silent.Load() {
+		return len(line), nil
+	}
+	return s.opt.Log.Write(line)
+}
+
+// Lost reports whether power was lost.
+func (s *Server) Lost() bool { return s.silent.Load() }
 
 // Unmount takes the mount away and ends the server. If files are open, the
 // mount is only hidden, the server goes on until they are closed, and the error
