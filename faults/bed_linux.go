@@ -56,6 +56,8 @@ type bench struct {
 	memory ledger[string, memoryAsk]
 	demand demand
 
+	hammers hammers // processes of disk.contend
+
 	started atomic.Pointer[clock.Clock] // the run's time line
 
 	weights ledger[string, bool] // of the whole run, under no name

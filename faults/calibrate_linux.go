@@ -40,6 +40,9 @@ var grid = map[string]struct {
 	"disk.error":      {2 * time.Second, diskErrors(5, 10, 25, 50, 100)},
 	"disk.full":       {time.Second, counts("free_bytes", 0, 4<<10, 8<<10, 16<<10, 32<<10)},
 	"disk.corrupt":    {2 * time.Second, percents(5, 10, 25, 50, 100)},
+	"disk.torn":       {time.Second, torn(0, 25, 50, 75, 99)},
+	"power.loss":      {time.Second, slices.Repeat(times("restart", 200), 5)},
+	"disk.contend":    {2 * time.Second, counts("rate", 10, 25, 50, 100, 200)},
 	"gc.pause":        {2 * time.Second, times("length", 20, 100, 500)},
 	"process.pause":   {2 * time.Second, times("length", 20, 100, 500)},
 	"gc.storm":        {2 * time.Second, storms(8, 16, 32, 64, 128)},
@@ -219,7 +222,7 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	r.N = int(v.Float("n"))
 	off := func(got, want float64) float64 { return 100 * (got - want) / want }
 	switch kind {
-	case "disk.hang", "disk.rate", "disk.iops", "disk.error", "disk.full", "disk.corrupt":
+	case "disk.hang", "disk.rate", "disk.iops", "disk.error", "disk.full", "disk.corrupt", "disk.torn", "power.loss", "disk.contend":
 		r.disk(d, v, off)
 	case "net.rate":
 		r.Requested, r.MeasuredP50 = rate(d.Float("limit_bits_per_s")), rate(v.Float("bits_per_s"))

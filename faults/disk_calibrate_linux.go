@@ -1,6 +1,9 @@
 package faults
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // counts are doses of one whole number; of a disk, for all its operations.
 func counts(name string, ns ...int64) (out []Dose) {
@@ -25,6 +28,13 @@ func diskErrors(ps ...float64) []Dose {
 	return out
 }
 
+func torn(ps ...float64) (out []Dose) {
+	for _, p := range ps {
+		out = append(out, Dose{"prefix": p, "restart_ns": int64(200 * time.Millisecond)})
+	}
+	return out
+}
+
 // disk puts a reading of a disk's fault into a row; off is by how many percent
 // one number is off another.
 func (r *Row) disk(d, v Dose, off func(got, want float64) float64) {
@@ -41,6 +51,15 @@ func (r *Row) disk(d, v Dose, off func(got, want float64) float64) {
 	case "disk.full":
 		r.Requested, r.MeasuredP50 = fmt.Sprintf("ENOSPC after %.0f bytes", d.Float("free_bytes")), fmt.Sprintf("%.4g%% ENOSPC from then on", v.Float("percent"))
 		r.ErrorPct = off(v.Float("percent"), 100)
+	case "power.loss":
+		r.Requested, r.MeasuredP50 = "only what was fsynced", fmt.Sprintf("%.0f fsynced lost, %.0f others kept", v.Float("synced_lost_bytes"), v.Float("unsynced_kept_bytes"))
+		r.ErrorPct = 100 * (v.Float("synced_lost_bytes") + v.Float("unsynced_kept_bytes"))
+	case "disk.torn":
+		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.4g%% of a write", d.Float("prefix")), fmt.Sprintf("%.4g%%, in sectors", v.Float("percent"))
+		r.ErrorPct = v.Float("percent") - v.Float("asked_percent")
+	case "disk.contend":
+		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.4g/s", d.Float("rate")), fmt.Sprintf("%.4g/s", v.Float("per_s"))
+		r.ErrorPct = off(v.Float("per_s"), d.Float("rate"))
 	default:
 		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.4g%%", d.Float("percent")), fmt.Sprintf("%.4g%%", v.Float("percent"))
 		r.ErrorPct = off(v.Float("percent"), d.Float("percent"))

@@ -17,7 +17,10 @@ var diskRows = []row{
 	{"disk.iops", meterIOPS, []source{{"fuse", newSlowDisk("disk.iops")}}},
 	{"disk.error", meterDiskErrors, []source{{"fuse", newSlowDisk("disk.error")}}},
 	{"disk.full", meterFull, []source{{"fuse", newSlowDisk("disk.full")}}},
+	{"disk.torn", meterPower, []source{{"fuse", newPowerLoss(true)}}},
 	{"disk.corrupt", meterBitFlips, []source{{"fuse", newSlowDisk("disk.corrupt")}}},
+	{"power.loss", meterPower, []source{{"fuse", newPowerLoss(false)}}},
+	{"disk.contend", meterDiskContend, []source{{"tenant", newDiskContend}}},
 }
 
 // diskDelayOf is the delay that a dose asks for.

@@ -291,8 +291,14 @@ func (f *killFault) Inject(ctx context.Context, site Site, d Dose) (Injection, e
 	if err != nil {
 		return nil, err
 	}
-	k := &killing{b: f.b, nodes: site.Nodes, dead: dead}
-	if after := d.Duration("restart"); after > 0 {
+	return f.b.comeBack(ctx, site.Nodes, dead, d.Duration("restart")), nil
+}
+
+// comeBack is what ends a node's death: the end of the fault, or a restart that
+// does not wait for it.
+func (b *bench) comeBack(ctx context.Context, nodes []string, dead Injection, after time.Duration) Injection {
+	k := &killing{b: b, nodes: nodes, dead: dead}
+	if after > 0 {
 		k.ctx, k.cancel = context.WithCancel(context.WithoutCancel(ctx))
 		k.up = make(chan struct{})
 		go func() {
@@ -301,9 +307,9 @@ func (f *killFault) Inject(ctx context.Context, site Site, d Dose) (Injection, e
 				k.err = k.dead.Heal(context.WithoutCancel(k.ctx))
 			}
 		}()
-		return restarting{k}, nil
+		return restarting{k}
 	}
-	return k, nil
+	return k
 }
 
 // A killing is a node that is down until it is healed.

@@ -286,7 +286,13 @@ func topTerm(st []cluster.Status) (term uint64) {
 // disturbs reports whether a fault b changes what the meter of a fault a sees,
 // so that a can only be measured while b is as it was at a's baseline.
 func disturbs(a string, at Site, b string, bt Site) bool {
-	family := func(kind string) string { f, _, _ := strings.Cut(kind, "."); return f }
+	family := func(kind string) string {
+		f, _, _ := strings.Cut(kind, ".")
+		if f == "power" {
+			f = "disk"
+		}
+		return f
+	}
 	shareLink := func(client bool) bool {
 		return slices.ContainsFunc(bt.Links, func(l Link) bool {
 			if client { // pauses and deaths are seen from the client's place
@@ -302,8 +308,11 @@ func disturbs(a string, at Site, b string, bt Site) bool {
 	case "disk":
 		return family(b) == "disk" && shareNode
 	case "cpu":
-		return (family(b) == "cpu" || family(b) == "process" || family(b) == "gc") && shareNode
+		return (family(b) == "cpu" || family(b) == "process" || family(b) == "gc" || powerless(b)) && shareNode
 	default: // gc, process: pings answered by the node itself
-		return family(b) == "net" && shareLink(true) || family(b) != "net" && family(b) != "disk" && shareNode
+		return family(b) == "net" && shareLink(true) || family(b) != "net" && (family(b) != "disk" || powerless(b)) && shareNode
 	}
 }
+
+// powerless reports whether a fault of the disk kills the node as well.
+func powerless(kind string) bool { return kind == "power.loss" || kind == "disk.torn" }

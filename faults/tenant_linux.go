@@ -34,6 +34,9 @@ type appetite struct {
 	dirty  bool   // churn writes
 	sync   bool   // and makes each MiB durable
 	pace   int64  // bytes a second of churn; 0 is as fast as it can
+	fsyncs int64  // writes with fsync a second, to the file
+	block  int64  // bytes of each
+	many   int    // that many of them at a time
 	udp    string // where datagrams go
 	bits   int64  // of them a second
 	probe  bool   // take new memory all the time, and say when that had to wait
@@ -44,7 +47,7 @@ func (a appetite) args() []string {
 	return []string{
 		"_tenant", "-burn", strconv.Itoa(a.burn), "-hold", strconv.FormatInt(a.hold, 10), "-grab", strconv.FormatInt(a.grab, 10),
 		"-churn", strconv.FormatInt(a.churn, 10), "-dirty=" + strconv.FormatBool(a.dirty), "-sync=" + strconv.FormatBool(a.sync),
-		"-pace", strconv.FormatInt(a.pace, 10), "-udp", a.udp, "-bits", strconv.FormatInt(a.bits, 10),
+		"-pace", strconv.FormatInt(a.pace, 10), "-fsyncs", strconv.FormatInt(a.fsyncs, 10), "-block", strconv.FormatInt(a.block, 10), "-many", strconv.Itoa(a.many), "-udp", a.udp, "-bits", strconv.FormatInt(a.bits, 10),
 		"-probe=" + strconv.FormatBool(a.probe), "-remain=" + strconv.FormatBool(a.remain),
 	}
 }
@@ -62,6 +65,9 @@ func TenantMain(args []string) int {
 	fs.BoolVar(&a.dirty, "dirty", false, "churn writes")
 	fs.BoolVar(&a.sync, "sync", false, "churn makes durable")
 	fs.Int64Var(&a.pace, "pace", 0, "bytes a second of churn")
+	fs.Int64Var(&a.fsyncs, "fsyncs", 0, "writes with fsync a second, to file 3")
+	fs.Int64Var(&a.block, "block", 4096, "bytes of each")
+	fs.IntVar(&a.many, "many", 1, "of them at a time")
 	fs.StringVar(&a.udp, "udp", "", "address that datagrams go to")
 	fs.Int64Var(&a.bits, "bits", 0, "bits a second of datagrams")
 	fs.BoolVar(&a.probe, "probe", false, "say when new memory had to be waited for")
@@ -95,6 +101,9 @@ func TenantMain(args []string) int {
 	}
 	if a.churn > 0 {
 		eat(func() error { return churnFile(os.NewFile(3, "churn"), a) })
+	}
+	if a.fsyncs > 0 {
+		eat(func() error { return hammerFile(os.NewFile(3, "hammer"), a) })
 	}
 	if a.udp != "" {
 		eat(func() error { return sendDatagrams(a.udp, a.bits) })

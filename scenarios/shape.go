@@ -39,7 +39,7 @@ var (
 	laterFaults  = []string{
 		"net.loss", "net.duplicate", "net.reorder", "net.corrupt", "net.reset", "net.halfopen", "net.flood",
 		"cpu.contend", "cpu.steal", "cpu.pin",
-		"disk.torn", "disk.contend", "power.loss", "memory.limit", "memory.pressure", "memory.oom",
+		"memory.limit", "memory.pressure", "memory.oom",
 		"memory.stall", "gc.storm", "process.crashloop", "clock.offset", "clock.skew", "lock.hold", "codec.switch", "neighbour.noisy",
 	}
 )

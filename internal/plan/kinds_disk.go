@@ -70,12 +70,39 @@ var diskKinds = []Kind{
 		},
 	},
 	{
+		Name: "disk.torn", Doc: "power fails in the middle of a write: of a file's last write that was not fsynced a prefix survives, of those before all",
+		Mechanism: slowfs + ", and its log of what to undo; the node is killed and its disk mounted again",
+		Probe:     "a file of known bytes beside the node's data, read back",
+		Where:     OnNodes, Instant: true, Params: []Param{
+			{Name: "prefix", Type: Percent, Default: "50%", Min: "0%", Max: "99%", Doc: "of the last write that survives, in whole sectors of 512 bytes"},
+			{Name: "restart", Type: Duration, Max: "10m", Doc: "after this time; at the end of the fault if absent"},
+		},
+	},
+	{
 		Name: "disk.corrupt", Doc: "bits of what a node reads are flipped; what is on the disk stays",
 		Mechanism: slowfs + "; what the node's kernel had cached is dropped, so that it is read again",
 		Probe:     "a file of known bytes beside the node's data, read again and again past the cache",
 		Where:     OnNodes, Params: []Param{
 			{Name: "percent", Type: Percent, Required: true, Min: "1%", Max: "100%", Worse: Higher, Doc: "probability of each read from the disk"},
 			{Name: "bits", Type: Count, Default: "1", Min: "1", Max: "1k", Doc: "flipped in such a read, anywhere in it"},
+		},
+	},
+	{
+		Name: "power.loss", Doc: "a node loses power: it is killed, and all that it had not fsynced is lost",
+		Mechanism: slowfs + ", and its log of what to undo (fuse); or the shutdown of an ext4 of the node's own on a loop device (ext4). Both mount the disk again",
+		Probe:     "files beside the node's data whose fsynced bytes must be there, and the others not",
+		Where:     OnNodes, Instant: true, Params: []Param{
+			{Name: "restart", Type: Duration, Max: "10m", Doc: "after this time; at the end of the fault if absent"},
+		},
+	},
+	{
+		Name: "disk.contend", Doc: "a neighbour writes to and fsyncs the device below the node's disk",
+		Mechanism: "a process in a cgroup of its own, with files of its own on the file system of the node's data",
+		Probe:     "the kernel's account of what the neighbour wrote; and the latency of fsync on that device before and meanwhile",
+		Where:     OnNodes, Params: []Param{
+			{Name: "rate", Type: Count, Required: true, Min: "1", Max: "100k", Worse: Higher, Doc: "writes with fsync per second, if the device can"},
+			{Name: "size", Type: ByteSize, Default: "64KiB", Min: "4KiB", Max: "16MiB", Doc: "of each write"},
+			{Name: "workers", Type: Count, Default: "4", Min: "1", Max: "64", Doc: "that many at a time"},
 		},
 	},
 }
