@@ -6,7 +6,7 @@ export CGO_ENABLED = 0
 # sudo often hides the usual place of Go.
 export PATH := $(PATH):/usr/local/go/bin
 
-.PHONY: help build demo test unit vmtest bench fuzz container lint fmt ci clean
+.PHONY: help build demo test unit vmtest bench bench-kv fuzz container lint fmt ci clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
@@ -28,6 +28,10 @@ vmtest: ## tests on a stock kernel in QEMU: netem, device mapper, cgroup v2 alon
 
 bench: build ## benchmarks: ratios within one run (root)
 	@GO="$(GO)" .ci/bench
+
+bench-kv: build ## the key-value server beside etcd (built from the module proxy) and Redis, if it is installed (root)
+	@cd internal/bench && $(GO) build -trimpath -o ../../bin/kvbench .
+	@bin/kvbench -brownout $(BIN) $(KVBENCH)
 
 fuzz: ## every fuzz target for FUZZTIME each (default 20s)
 	@GO="$(GO)" .ci/fuzz

@@ -1,18 +1,16 @@
 package kvserver
 
 import (
-	"bufio"
-	"bytes"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
+
+	"brownout/kvserver/kvload"
 )
 
 // The benchmarks run three nodes as processes on the loopback with the wal and
@@ -33,8 +31,10 @@ func BenchmarkPut(b *testing.B) {
 	}{{"clients=1", 1, 1}, {"clients=100/shared", 100, benchConns}, {"clients=100/own", 100, 100}, {"clients=500/shared", 500, benchConns}} {
 		b.Run(tt.name, func(b *testing.B) {
 			k := startProcesses(b, 3, nil)
-			floor := fsyncP50(b, b.TempDir())
-			p50 := load(b, k, tt.n, tt.on, func(i int) []byte { return appendCommand(nil, "SET", benchKey(i), value) }, "+OK")
+			dir := b.TempDir()
+			before := fsyncP50(b, dir)
+			p50 := load(b, k, tt.n, tt.on, func(b []byte, i int64) []byte { return kvload.Append(b, "SET", benchKey(i), value) }, "+OK")
+			floor := (before + fsyncP50(b, dir)) / 2
 			b.ReportMetric(float64(floor.Nanoseconds())/1e3, "fsync-p50-µs")
 			if tt.n == 1 {
 				b.ReportMetric(float64(p50)/float64(2*floor+100*time.Microsecond), "x-floor")
@@ -53,62 +53,36 @@ func BenchmarkReadLinearizable(b *testing.B) {
 			k := startProcesses(b, 3, nil)
 			c := k.dial(k.procLeader())
 			var fill [][]string
-			for i := range benchKeys {
+			for i := range int64(benchKeys) {
 				fill = append(fill, []string{"SET", benchKey(i), value})
 			}
 			c.pipeline(fill...)
-			load(b, k, tt.n, tt.on, func(i int) []byte { return appendCommand(nil, "GET", benchKey(i)) }, "$256")
+			load(b, k, tt.n, tt.on, func(b []byte, i int64) []byte { return kvload.Append(b, "GET", benchKey(i)) }, "$256")
 		})
 	}
 }
 
-func benchKey(i int) string { return "key:" + strconv.Itoa(i*7919%benchKeys) }
+func benchKey(i int64) string { return "key:" + strconv.FormatInt(i*7919%benchKeys, 10) }
 
 // load runs b.N commands by n clients on at most conns connections, and returns the median latency.
-func load(b *testing.B, k *testCluster, n, conns int, command func(i int) []byte, want string) time.Duration {
+func load(b *testing.B, k *testCluster, n, conns int, command func(b []byte, i int64) []byte, want string) time.Duration {
 	lead := k.procLeader()
-	var lines []*muxConn
-	for range min(n, conns) {
-		lines = append(lines, dialMux(b, k.conf[lead].Client))
+	lines, err := kvload.Dial(min(n, conns), func() (net.Conn, error) { return net.Dial("tcp", k.conf[lead].Client) })
+	if err != nil {
+		b.Fatal(err)
 	}
-	commands := make([][]byte, benchKeys)
-	for i := range commands {
-		commands[i] = command(i)
-	}
-	took := make([][]time.Duration, n)
+	defer kvload.Close(lines)
 	before := k.cpuTimes()
-	var next atomic.Int64
-	var wg sync.WaitGroup
 	b.ResetTimer()
-	for w := range n {
-		wg.Go(func() {
-			m, done := lines[w%len(lines)], make(chan string, 1)
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= b.N {
-					return
-				}
-				start := time.Now()
-				if got := m.do(commands[i%benchKeys], done); got != want {
-					b.Errorf("reply %q, want %q", got, want)
-					return
-				}
-				took[w] = append(took[w], time.Since(start))
-			}
-		})
-	}
-	wg.Wait()
+	got, err := kvload.Run(kvload.Spec{Conns: lines, Clients: n, Count: int64(b.N), Command: command, Want: want})
 	b.StopTimer()
-	all := slices.Concat(took...)
-	slices.Sort(all)
-	if len(all) == 0 {
-		return 0
+	if err != nil {
+		b.Fatal(err)
 	}
-	p := func(permille int) time.Duration { return all[(len(all)-1)*permille/1000] }
-	b.ReportMetric(float64(len(all))/b.Elapsed().Seconds(), "ops/s")
+	b.ReportMetric(got.PerSecond(), "ops/s")
 	leader, others := 0.0, 0.0
 	for i, after := range k.cpuTimes() {
-		if d := (after - before[i]).Seconds() * 1e6 / float64(len(all)); i == lead {
+		if d := (after - before[i]).Seconds() * 1e6 / float64(got.Ops); i == lead {
 			leader = d
 		} else {
 			others += d
@@ -116,15 +90,15 @@ func load(b *testing.B, k *testCluster, n, conns int, command func(i int) []byte
 	}
 	b.ReportMetric(leader, "leader-cpu-µs/op")
 	b.ReportMetric(others, "followers-cpu-µs/op")
-	b.ReportMetric(float64(p(500).Nanoseconds())/1e3, "p50-µs")
-	b.ReportMetric(float64(p(990).Nanoseconds())/1e3, "p99-µs")
+	b.ReportMetric(float64(got.Quantile(0.5).Nanoseconds())/1e3, "p50-µs")
+	b.ReportMetric(float64(got.Quantile(0.99).Nanoseconds())/1e3, "p99-µs")
 	var m Metrics
 	k.admin(lead, "GET", "/metrics", "", &m)
 	if m.Entries > 0 {
 		b.ReportMetric(float64(m.Store.P50NS)/1e3, "leader-store-p50-µs")
 		b.ReportMetric(float64(m.EntryCommands)/float64(m.Entries), "commands/entry")
 	}
-	return p(500)
+	return got.Quantile(0.5)
 }
 
 // cpuTimes returns the CPU time that each node has used, in /proc's resolution of 10 ms; 0 where there is no /proc.
@@ -142,65 +116,6 @@ func (k *testCluster) cpuTimes() []time.Duration {
 		used[i] = time.Duration(user+system) * 10 * time.Millisecond
 	}
 	return used
-}
-
-// A muxConn carries the commands of several clients. Replies come in order.
-type muxConn struct {
-	mu      sync.Mutex
-	conn    net.Conn
-	out     []byte
-	writing bool
-	waiting chan chan string
-}
-
-func dialMux(tb testing.TB, addr string) *muxConn {
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	m := &muxConn{conn: conn, waiting: make(chan chan string, 1024)}
-	read := make(chan struct{})
-	go func() { defer close(read); m.read() }()
-	tb.Cleanup(func() { conn.Close(); <-read })
-	return m
-}
-
-// do sends a command, together with those that others send meanwhile.
-func (m *muxConn) do(command []byte, done chan string) string {
-	m.mu.Lock()
-	m.out = append(m.out, command...)
-	m.waiting <- done
-	if !m.writing {
-		m.writing = true
-		for len(m.out) > 0 {
-			b := bytes.Clone(m.out)
-			m.out = m.out[:0]
-			m.mu.Unlock()
-			m.conn.Write(b)
-			m.mu.Lock()
-		}
-		m.writing = false
-	}
-	m.mu.Unlock()
-	return <-done
-}
-
-func (m *muxConn) read() {
-	r := bufio.NewReaderSize(m.conn, 64<<10)
-	for {
-		line, err := r.ReadSlice('\n')
-		if err != nil {
-			return
-		}
-		head := string(bytes.TrimRight(line, "\r\n"))
-		if head[0] == '$' && head != "$-1" {
-			n, _ := strconv.Atoi(head[1:])
-			if _, err := r.Discard(n + 2); err != nil {
-				return
-			}
-		}
-		(<-m.waiting) <- head
-	}
 }
 
 // fsyncP50 measures what one durable append costs here: the floor of a write.

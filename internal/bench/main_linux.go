@@ -1,0 +1,302 @@
+// Command kvbench compares brownout's key-value server with etcd and Redis, on
+// the same machine in the same minutes. It is a module of its own, so that
+// nobody who builds brownout downloads etcd.
+//
+// Three nodes of each replicated system run in network namespaces of their own
+// behind one switch, as brownout's clusters do, with a namespace for the
+// clients. All systems are up all the time, and only one is driven at a time:
+// every round goes through all of them, and what is reported are medians of
+// the ratios within a round, with their extremes. Absolute numbers belong to
+// the host and to the hour.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+	"golang.org/x/sys/unix"
+
+	"brownout/internal/sys/proc"
+	"brownout/kvserver/kvload"
+)
+
+const (
+	keys      = 10_000
+	valueSize = 256
+	maxConns  = 16 // of one load, unless its clients have connections of their own
+)
+
+func main() {
+	if filepath.Base(os.Args[0]) == "etcd" {
+		etcdmain.Main(os.Args)
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	err := bench(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kvbench:", err)
+		os.Exit(1)
+	}
+}
+
+// A point is one thing that is measured.
+type point struct {
+	name       string
+	read       bool
+	clients    int
+	own        bool               // a connection for each client
+	atLeast    map[string]float64 // the goals: throughput as a multiple of that system's
+	p99NoWorse string             // than that system's
+}
+
+var points = []point{
+	{name: "put", clients: 1, atLeast: map[string]float64{"etcd": 1.1}},
+	{name: "put", clients: 100, atLeast: map[string]float64{"etcd": 3}, p99NoWorse: "etcd"},
+	{name: "put, own connections", clients: 100, own: true},
+	{name: "put", clients: 500, atLeast: map[string]float64{"etcd": 5, "redis": 0.6}},
+	{name: "linearizable read", read: true, clients: 1},
+	{name: "linearizable read", read: true, clients: 100, atLeast: map[string]float64{"etcd": 5}},
+	{name: "linearizable read, own connections", read: true, clients: 100, own: true},
+}
+
+// A sample is what one system did at one point in one round.
+type sample struct {
+	kvload.Result
+	cpu float64 // µs an operation, all its servers together
+}
+
+// A system is one that is compared.
+type system interface {
+	name() string
+	load(ctx context.Context, p point, warm, d time.Duration) (kvload.Result, error)
+	pids() []int
+}
+
+func bench(ctx context.Context) (err error) {
+	var (
+		brownout = flag.String("brownout", "bin/brownout", "the `binary` that is compared")
+		only     = flag.String("only", "", "only points with this `part` in their names, as in put/100")
+		rounds   = flag.Int("rounds", 5, "how often everything is measured")
+		d        = flag.Duration("time", time.Second, "one measurement takes this long")
+		warm     = flag.Duration("warm", 300*time.Millisecond, "and this long before it counts")
+		dir      = flag.String("dir", "", "where all data live; default a new directory beside this program, since /tmp may be memory")
+	)
+	flag.Parse()
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces need root")
+	}
+	if *dir == "" {
+		var self string
+		if self, err = os.Executable(); err == nil {
+			*dir, err = os.MkdirTemp(filepath.Dir(self), "kvbench-")
+		}
+	} else {
+		err = os.MkdirAll(*dir, 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	*dir, err = filepath.Abs(*dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(*dir)) }()
+	n, err := newNet(ctx, 3)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+
+	var systems []system
+	for _, start := range []func(context.Context) (system, error){
+		func(ctx context.Context) (system, error) { return startBrownout(ctx, n, *brownout, *dir) },
+		func(ctx context.Context) (system, error) { return startEtcd(ctx, n, *dir) },
+		func(ctx context.Context) (system, error) { return startRedis(ctx, n, *dir) },
+	} {
+		s, err := start(ctx)
+		if errors.Is(err, errAbsent) {
+			fmt.Fprintf(os.Stderr, "=== SKIPPED: %v ===\n", err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		systems = append(systems, s)
+	}
+	got := map[string][]sample{} // by point and system
+	var floor []time.Duration
+	for r := range *rounds {
+		for _, p := range points {
+			if !strings.Contains(fmt.Sprintf("%s/%d", p.name, p.clients), *only) {
+				continue
+			}
+			for i := range systems {
+				s := systems[(i+r)%len(systems)]
+				if p.own && s.name() == "etcd" {
+					continue // its client library multiplexes
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				f, err := fsyncP50(*dir)
+				if err != nil {
+					return err
+				}
+				floor = append(floor, f)
+				before := cpuOf(s)
+				res, err := s.load(ctx, p, *warm, *d)
+				if err != nil {
+					return fmt.Errorf("%s, %s by %d clients: %w", s.name(), p.name, p.clients, err)
+				}
+				cpu := (cpuOf(s) - before).Seconds() * 1e6 / float64(res.Ops) * d.Seconds() / (*warm + *d).Seconds()
+				got[p.key(s)] = append(got[p.key(s)], sample{res, cpu})
+				fmt.Fprintf(os.Stderr, "round %d: %-36s %4d clients %-9s %8.0f/s  p50 %v\n",
+					r+1, p.name, p.clients, s.name(), res.PerSecond(), res.Quantile(0.5).Round(time.Microsecond))
+			}
+		}
+	}
+	return report(systems, got, floor)
+}
+
+func (p point) key(s system) string { return fmt.Sprint(p.name, "/", p.clients, "/", s.name()) }
+
+func cpuOf(s system) (all time.Duration) {
+	for _, pid := range s.pids() {
+		if st, err := proc.ReadStat(pid); err == nil {
+			all += st.User + st.System
+		}
+	}
+	return all
+}
+
+// report prints the table, and whether the goals were reached.
+func report(systems []system, got map[string][]sample, floor []time.Duration) error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "operation\tclients\tsystem\tper second\tp50 µs\tp99 µs\tserver CPU µs\tbrownout is\tp99 is\tgoal")
+	missed := 0
+	for _, p := range points {
+		ours := got[p.key(systems[0])]
+		for _, s := range systems {
+			g := got[p.key(s)]
+			if len(g) == 0 {
+				continue
+			}
+			us := func(q float64) string {
+				return spread(g, "%.0f", func(s sample) float64 { return float64(s.Quantile(q).Nanoseconds()) / 1e3 })
+			}
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t", p.name, p.clients, s.name(),
+				spread(g, "%.0f", func(s sample) float64 { return s.PerSecond() }), us(0.5), us(0.99),
+				spread(g, "%.1f", func(s sample) float64 { return s.cpu }))
+			if s.name() == systems[0].name() {
+				fmt.Fprintln(w, "\t\t")
+				continue
+			}
+			faster := pairs(ours, g, func(a, b sample) float64 { return a.PerSecond() / b.PerSecond() })
+			tail := pairs(ours, g, func(a, b sample) float64 { return float64(a.Quantile(0.99)) / float64(b.Quantile(0.99)) })
+			goal := ""
+			if want, ok := p.atLeast[s.name()]; ok {
+				goal = fmt.Sprintf("≥ %gx: ", want) + verdict(median(faster) >= want, &missed)
+			}
+			if p.p99NoWorse == s.name() {
+				goal += ", p99 no worse: " + verdict(median(tail) <= 1, &missed)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\n", times(faster), times(tail), goal)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	slices.Sort(floor)
+	if len(floor) > 0 {
+		f := floor[len(floor)/2]
+		fmt.Printf("\nfdatasync of 512 appended bytes: p50 %v (median of %d readings between the measurements, %v to %v)\n",
+			f.Round(time.Microsecond), len(floor), floor[0].Round(time.Microsecond), floor[len(floor)-1].Round(time.Microsecond))
+		if g := got[points[0].key(systems[0])]; len(g) > 0 {
+			x := make([]float64, len(g))
+			for i := range g {
+				x[i] = float64(g[i].Quantile(0.5)) / float64(2*f+100*time.Microsecond)
+			}
+			fmt.Printf("one client's put p50 is %s (2 fdatasync p50 + 100 µs); goal ≤ 1.3x: %s\n", times(x), verdict(median(x) <= 1.3, &missed))
+		}
+	}
+	if missed > 0 {
+		return fmt.Errorf("%d goals were missed", missed)
+	}
+	return nil
+}
+
+func verdict(ok bool, missed *int) string {
+	if ok {
+		return "reached"
+	}
+	*missed++
+	return "MISSED"
+}
+
+// pairs are the ratios of what was measured in the same round.
+func pairs(a, b []sample, ratio func(a, b sample) float64) []float64 {
+	var x []float64
+	for i := range min(len(a), len(b)) {
+		x = append(x, ratio(a[i], b[i]))
+	}
+	return x
+}
+
+func median(x []float64) float64 {
+	if len(x) == 0 {
+		return 0
+	}
+	x = slices.Sorted(slices.Values(x))
+	return x[len(x)/2]
+}
+
+func times(x []float64) string {
+	if len(x) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2fx (%.2f–%.2f)", median(x), slices.Min(x), slices.Max(x))
+}
+
+// spread is the median and the extremes.
+func spread(g []sample, format string, of func(sample) float64) string {
+	var x []float64
+	for _, s := range g {
+		x = append(x, of(s))
+	}
+	return fmt.Sprintf(format+" ("+format+"–"+format+")", median(x), slices.Min(x), slices.Max(x))
+}
+
+// fsyncP50 measures what one durable append costs here and now.
+func fsyncP50(dir string) (time.Duration, error) {
+	f, err := os.CreateTemp(dir, "floor")
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	var took []time.Duration
+	block := make([]byte, 512)
+	for range 100 {
+		start := time.Now()
+		if _, err := f.Write(block); err != nil {
+			return 0, err
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			return 0, err
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	return took[len(took)/2], nil
+}
