@@ -22,8 +22,15 @@ var grid = map[string]struct {
 	hold  time.Duration
 	doses []Dose
 }{
-	"net.delay":       {1500 * time.Millisecond, times("add", 1, 5, 10, 50, 100)},
-	"net.rate":        {2 * time.Second, rates(1e6, 10e6, 100e6)},
+	"net.delay": {1500 * time.Millisecond, times("add", 1, 5, 10, 50, 100)},
+	"net.rate":  {2 * time.Second, rates(1e6, 10e6, 100e6)},
+	"net.loss": {3 * time.Second, []Dose{
+		{"percent": 1.0}, {"percent": 5.0}, {"percent": 10.0}, {"percent": 30.0}, {"percent": 5.0, "burst": int64(4)}, {"to_bad": 5.0, "to_good": 50.0},
+		{"every": int64(10)},
+	}},
+	"net.duplicate":   {3 * time.Second, percents(1, 2, 5, 10, 50)},
+	"net.reorder":     {3 * time.Second, reorders(5, 10, 25, 50, 75)},
+	"net.corrupt":     {3 * time.Second, percents(1, 2, 5, 10, 50)},
 	"net.partition":   {time.Second, []Dose{{}}},
 	"cpu.quota":       {3 * time.Second, []Dose{{"percent": 5.0}, {"percent": 10.0}, {"percent": 20.0}, {"percent": 50.0}, {"percent": 80.0}}},
 	"cpu.contend":     {2 * time.Second, []Dose{contention(4, 128), contention(4, 512), contention(4, 1024), contention(4, 4096), contention(1, 16384)}},
@@ -63,6 +70,13 @@ func times(name string, millis ...int64) (out []Dose) {
 			d["every_ns"] = int64(600 * time.Millisecond)
 		}
 		out = append(out, d)
+	}
+	return out
+}
+
+func reorders(shares ...float64) (out []Dose) {
+	for _, p := range shares {
+		out = append(out, Dose{"percent": p, "add_ns": int64(5 * time.Millisecond)})
 	}
 	return out
 }
@@ -227,6 +241,12 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	case "net.rate":
 		r.Requested, r.MeasuredP50 = rate(d.Float("limit_bits_per_s")), rate(v.Float("bits_per_s"))
 		r.ErrorPct = off(v.Float("bits_per_s"), d.Float("limit_bits_per_s"))
+	case "net.loss", "net.duplicate", "net.reorder", "net.corrupt":
+		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.3g%%", v.Float("expected_percent")), fmt.Sprintf("%.3g%%", v.Float("percent"))
+		if d.Float("burst") > 0 || d.Float("to_bad") > 0 {
+			r.Requested += " bursts"
+		}
+		r.ErrorPct = off(v.Float("percent"), v.Float("expected_percent"))
 	case "net.partition":
 		r.Requested, r.MeasuredP50 = "100% lost", fmt.Sprintf("%.4g%% lost", v.Float("lost_percent"))
 		r.ErrorPct = off(v.Float("lost_percent"), 100)

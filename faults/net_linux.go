@@ -10,8 +10,12 @@ import (
 )
 
 var netRows = []row{
-	{"net.delay", meterDelay, []source{{"wire", newWireDelay}, {"netem", newNetem(delayOf)}}},
-	{"net.rate", meterRate, []source{{"wire", newWireRate}, {"netem", newNetem(rateOf)}}},
+	{"net.delay", meterDelay, []source{{"wire", newWire(delayOf)}, {"netem", newNetem(delayOf)}}},
+	{"net.loss", meterLoss, []source{{"wire", newWire(lossOf)}, {"netem", newNetem(lossOf)}}},
+	{"net.duplicate", meterDuplicate, []source{{"wire", newWire(duplicateOf)}, {"netem", newNetem(duplicateOf)}}},
+	{"net.reorder", meterReorder, []source{{"wire", newWire(reorderOf)}, {"netem", newNetem(reorderOf)}}},
+	{"net.corrupt", meterCorrupt, []source{{"wire", newWire(corruptOf)}, {"netem", newNetem(corruptOf)}}},
+	{"net.rate", meterRate, []source{{"wire", newWire(rateOf)}, {"netem", newNetem(rateOf)}}},
 	{"net.partition", meterPartition, []source{{"ebpf", newPartition}}},
 }
 
@@ -23,12 +27,9 @@ type netFault struct {
 	impairment func(Dose) (wire.Impairment, error)
 }
 
-func newWireDelay(b *bench) Provider {
-	return &netFault{b, cluster.ProbeWire, true, delayOf}
-}
-
-func newWireRate(b *bench) Provider {
-	return &netFault{b, cluster.ProbeWire, true, rateOf}
+// newWire makes providers whose mechanism is the wire.
+func newWire(impairment func(Dose) (wire.Impairment, error)) func(*bench) Provider {
+	return func(b *bench) Provider { return &netFault{b, cluster.ProbeWire, true, impairment} }
 }
 
 // newPartition is the switch's own program, which decides at the source's port:
@@ -40,8 +41,18 @@ func newPartition(b *bench) Provider {
 }
 
 func delayOf(d Dose) (wire.Impairment, error) {
-	imp := wire.Impairment{Delay: d.Duration("add"), Jitter: d.Duration("jitter"), Dist: wire.Dist(d.String("dist"))}
-	if imp.Delay <= 0 && imp.Jitter <= 0 {
+	imp := wire.Impairment{
+		Delay: d.Duration("add"), Jitter: d.Duration("jitter"), Dist: wire.Dist(d.String("dist")),
+		Corr: d.Float("corr") / 100, Ordered: d.String("order") == "keep",
+	}
+	if d.Has("trace") {
+		trace, err := plan.ParseDurations(d.String("trace"))
+		if err != nil {
+			return imp, err
+		}
+		imp.Trace = wire.MakeTrace(trace)
+	}
+	if imp.Delay <= 0 && imp.Jitter <= 0 && imp.Trace == "" {
 		return imp, fmt.Errorf("net.delay of %v: nothing to add", imp.Delay)
 	}
 	return imp, imp.Validate()
@@ -49,6 +60,9 @@ func delayOf(d Dose) (wire.Impairment, error) {
 
 func rateOf(d Dose) (wire.Impairment, error) {
 	imp := wire.Impairment{RateBitsPerSec: int64(d.Float("limit_bits_per_s")), QueueBytes: int64(d.Float("queue_bytes"))}
+	if t := d.Duration("queue_time"); t > 0 {
+		imp.QueueBytes = max(int64(t.Seconds()*float64(imp.RateBitsPerSec)/8), 3000)
+	}
 	if imp.RateBitsPerSec <= 0 {
 		return imp, fmt.Errorf("net.rate of %d bit/s: not a rate", imp.RateBitsPerSec)
 	}
@@ -123,6 +137,39 @@ func (b *bench) asked(l Link) bool {
 
 // lossOf is what a dose of net.loss asks for.
 func lossOf(d Dose) (wire.Impairment, error) {
-	imp := wire.Impairment{Loss: d.Float("percent") / 100}
+	imp := wire.Impairment{LossEvery: int64(d.Float("every")), LossFirst: int64(d.Float("first"))}
+	share := func(name string, absent float64) float64 {
+		if !d.Has(name) {
+			return absent
+		}
+		return d.Float(name) / 100
+	}
+	percent := d.Float("percent") / 100
+	switch burst := d.Float("burst"); {
+	case d.Has("to_bad"):
+		imp.GE = wire.GE{ToBad: share("to_bad", 0), ToGood: share("to_good", 0), LossBad: share("bad", 1), LossGood: share("good", 0)}
+	case burst > 0 && percent < 1:
+		// A burst ends before each packet with probability r, so that it is 1/r long;
+		// the share of the bad state is p/(p+r).
+		r := 1 / burst
+		imp.GE = wire.GE{ToBad: min(r*percent/(1-percent), 1), ToGood: r, LossBad: 1}
+	default:
+		imp.Loss = percent
+	}
+	return imp, imp.Validate()
+}
+
+func duplicateOf(d Dose) (wire.Impairment, error) {
+	imp := wire.Impairment{Duplicate: d.Float("percent") / 100}
+	return imp, imp.Validate()
+}
+
+func reorderOf(d Dose) (wire.Impairment, error) {
+	imp := wire.Impairment{Reorder: d.Float("percent") / 100, Delay: d.Duration("add")}
+	return imp, imp.Validate()
+}
+
+func corruptOf(d Dose) (wire.Impairment, error) {
+	imp := wire.Impairment{Corrupt: d.Float("percent") / 100}
 	return imp, imp.Validate()
 }

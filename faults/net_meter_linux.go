@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"brownout/cluster"
+	"brownout/internal/plan"
 	"brownout/internal/wire"
 )
 
@@ -144,6 +145,10 @@ type law func(q float64) time.Duration
 // lawOf returns what distribution a dose asks for.
 func lawOf(d Dose) law {
 	add, jitter := d.Duration("add"), d.Duration("jitter")
+	if trace, err := plan.ParseDurations(d.String("trace")); err == nil {
+		slices.Sort(trace)
+		return func(q float64) time.Duration { return nearest(trace, q) }
+	}
 	return func(q float64) time.Duration {
 		q = min(max(q, 1e-6), 1-1e-6)
 		var spread float64 // in units of jitter

@@ -228,13 +228,67 @@ func meterLoss(b *bench, site Site, d Dose) (Meter, error) {
 	if err != nil {
 		return nil, err
 	}
+	if imp.LossFirst > 0 {
+		m, err := newLinkMeter(b, site)
+		return &firstMeter{linkMeter: m, first: int(imp.LossFirst)}, err
+	}
 	mean, stretch := imp.Loss, 1.0
+	if imp.LossEvery > 0 {
+		mean = 1 / float64(imp.LossEvery)
+	}
 	if g := imp.GE; g.ToBad > 0 {
 		mean = 1 - (1-mean)*(1-g.Mean())
 		keep := max(1-g.ToBad-g.ToGood, 0)
 		stretch = math.Sqrt((1 + keep) / (1 - keep))
 	}
 	return newShareMeter(b, site, kindLost, mean, stretch)
+}
+
+// A firstMeter measures a loss of the first packets and no more: probes share
+// them with the link's own traffic, so at least one of a fast train and at most
+// all are lost, none of them late.
+type firstMeter struct {
+	linkMeter
+	first int
+	from  time.Time // the baseline's end
+}
+
+func (m *firstMeter) Baseline(ctx context.Context) (Reading, error) {
+	r, err := m.begin(ctx, pace(len(m.links)+len(m.others), 50, sharePace, shareSum), 1, probeSize)
+	m.from = time.Now()
+	return r, err
+}
+
+func (m *firstMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
+	<-ctx.Done()
+	var w spans
+	w.add(m.from, time.Now().Add(-probeSkip))
+	var all share
+	var bad []string
+	for i, l := range m.links {
+		seen := m.probes.look(i, w, arriveBy+2*quantile(m.base[i], 1))
+		lost, last := 0, -1
+		for j, p := range seen {
+			if p.lost() {
+				lost, last = lost+1, j
+			}
+		}
+		all.k, all.n = all.k+lost, all.n+len(seen)
+		switch {
+		case lost == 0:
+			bad = append(bad, fmt.Sprintf("%s: none of %d probes lost", l, len(seen)))
+		case lost > m.first:
+			bad = append(bad, fmt.Sprintf("%s: %d probes lost of the first %d packets", l, lost, m.first))
+		case len(seen)-1-last < lost && len(seen) > 2*m.first:
+			bad = append(bad, fmt.Sprintf("%s: probe %d of %d is still lost", l, last+1, len(seen)))
+		}
+	}
+	values := map[string]any{"hits": all.k, "n": all.n}
+	return verdict(values, fmt.Sprintf("the first %d packets asked, %d of %d probes lost (%d links)", m.first, all.k, all.n, len(m.links)), bad)
+}
+
+func (m *firstMeter) Healed(ctx context.Context) (Reading, Answer, error) {
+	return m.healed(ctx, delayLeast)
 }
 
 // damage counts what the receivers' kernels threw away because a checksum was

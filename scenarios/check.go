@@ -183,6 +183,20 @@ func (f *Fault) checkParams(k plan.Kind) (out []problem) {
 			}
 		}
 	}
+	has := func(name string) bool {
+		p, _ := param(k, name)
+		return f.Params.Has(p.Key())
+	}
+	for _, p := range k.Params {
+		path := join(k.Name, p.Name)
+		switch {
+		case !has(p.Name):
+		case p.With != nil && !slices.ContainsFunc(p.With, has):
+			out = append(out, problem{path: path, msg: fmt.Sprintf("%s says nothing without %s", p.Name, strings.Join(p.With, " or "))})
+		case p.Needs != "" && !has(p.Needs):
+			out = append(out, problem{path: path, msg: fmt.Sprintf("%s needs %s beside it", p.Name, p.Needs), needs: []string{k.Name}})
+		}
+	}
 	var given []string
 	for _, name := range k.OneOf {
 		if p, _ := param(k, name); f.Params.Has(p.Key()) {

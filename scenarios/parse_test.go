@@ -170,7 +170,6 @@ var mistakes = []struct{ old, new, at, msg, hint string }{
 	{"for: 3s, ", "", "{at: 0s, disk.delay: {on: leader, op: fsync, add: 20ms}}", "for is missing", "write for: 10s"},
 	{"for: 3s", "fro: 3s", "fro", "unknown field", `did you mean "for"?`},
 	{"disk.delay: {", "disk.dealy: {", "disk.dealy", "unknown field", `did you mean "disk.delay"?`},
-	{"disk.delay: {", "net.loss: {", "net.loss", "net.loss is not in this version", ""},
 	{"disk.delay: {on: leader, op: fsync, add: 20ms}", "disk.delay: leader", "leader", "expected fields: on, op, add", ""},
 	{", disk.delay: {on: leader, op: fsync, add: 20ms}", "", "{at: 0s, for: 3s}", "no fault in this entry", "disk.delay"},
 	{"add: 20ms}", "add: 20ms}, gc.pause: {on: leader, length: 1s}", "gc.pause", "one entry is one fault", ""},

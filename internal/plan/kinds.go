@@ -38,6 +38,8 @@ type Param struct {
 	Default  string   // as written in a scenario; "" for none
 	Words    []string // of a Word; nil means any
 	Min, Max string   // inclusive bounds as written; "" for none
+	With     []string // it is only for a fault that has one of these, too
+	Needs    string   // a fault that has it must have that, too
 	Worse    Worse    // which way the fault gets worse, if its profile scales this
 	Doc      string
 }

@@ -53,6 +53,10 @@ type Engine struct {
 type pair struct {
 	imp      Impairment
 	rng      *rand.Rand
+	trace    []time.Duration
+	at       int     // of the trace
+	every    int64   // packets since the last that LossEvery took
+	first    int64   // packets that LossFirst has taken
 	bad      bool    // Gilbert-Elliott's state
 	ar       float64 // last normal deviate of the jitter
 	nextFree time.Duration
@@ -83,6 +87,16 @@ func (e *Engine) pair(src, dst int) *pair {
 // both in their order. And a partition drops them.
 func (e *Engine) Set(src, dst int, imp Impairment, now time.Duration) {
 	p := e.pair(src, dst)
+	if imp.LossEvery != p.imp.LossEvery {
+		p.every = 0
+	}
+	if imp.LossFirst != p.imp.LossFirst {
+		p.first = 0
+	}
+	if imp.Trace != p.imp.Trace {
+		p.trace, _ = imp.trace() // Validate has seen it
+		p.at = 0
+	}
 	p.imp = imp
 	e.minHold = 0
 	for _, q := range e.pairs {
@@ -101,7 +115,7 @@ func (e *Engine) Set(src, dst int, imp Impairment, now time.Duration) {
 	case imp.Partition:
 		p.Dropped += uint64(e.remove(src, dst))
 		p.lastDue = 0
-	case imp.RateBitsPerSec == 0 && imp.Jitter == 0:
+	case imp.RateBitsPerSec == 0 && imp.Jitter == 0 && imp.Trace == "":
 		latest := now + imp.Delay
 		p.lastDue = min(p.lastDue, latest)
 		e.held.clamp(src, dst, latest)
@@ -208,7 +222,7 @@ func (e *Engine) forward(p *pair, src, dst int, b []byte, size int64, arrival ti
 		p.Reordered++
 	} else {
 		due += p.delay()
-		if imp.Jitter == 0 || imp.Ordered {
+		if imp.Jitter == 0 && imp.Trace == "" || imp.Ordered {
 			due = max(due, p.lastDue)
 			p.lastDue = due
 		}
@@ -240,6 +254,16 @@ func serialise(size, bitsPerSec int64) time.Duration {
 
 func (p *pair) lost() bool {
 	lost := false
+	if p.first < p.imp.LossFirst {
+		p.first++
+		lost = true
+	}
+	if p.imp.LossEvery > 0 {
+		if p.every++; p.every >= p.imp.LossEvery {
+			p.every = 0
+			lost = true
+		}
+	}
 	if g := p.imp.GE; g != (GE{}) {
 		if p.bad {
 			p.bad = !p.happens(g.ToGood)
@@ -247,9 +271,9 @@ func (p *pair) lost() bool {
 			p.bad = p.happens(g.ToBad)
 		}
 		if p.bad {
-			lost = p.happens(g.LossBad)
+			lost = p.happens(g.LossBad) || lost
 		} else {
-			lost = p.happens(g.LossGood)
+			lost = p.happens(g.LossGood) || lost
 		}
 	}
 	return p.happens(p.imp.Loss) || lost
@@ -258,8 +282,13 @@ func (p *pair) lost() bool {
 // delay draws the delay of one packet.
 func (p *pair) delay() time.Duration {
 	imp := &p.imp
+	recorded := time.Duration(0)
+	if len(p.trace) > 0 {
+		recorded = p.trace[p.at%len(p.trace)]
+		p.at++
+	}
 	if imp.Jitter == 0 {
-		return imp.Delay
+		return imp.Delay + recorded
 	}
 	z := math.Sqrt2 * math.Erfinv(2*p.uniform()-1)
 	if imp.Corr > 0 {
@@ -277,7 +306,7 @@ func (p *pair) delay() time.Duration {
 	default:
 		spread = math.Erf(z / math.Sqrt2)
 	}
-	return max(0, imp.Delay+time.Duration(math.Round(spread*float64(imp.Jitter))))
+	return max(0, imp.Delay+recorded+time.Duration(math.Round(spread*float64(imp.Jitter))))
 }
 
 // uniform draws from the open interval 0..1. We draw through helpers of our own

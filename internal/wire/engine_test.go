@@ -126,6 +126,62 @@ func TestGilbertElliottLosesInBursts(t *testing.T) {
 	}
 }
 
+func TestCountedLossesAreExact(t *testing.T) {
+	for _, tt := range []struct {
+		imp  Impairment
+		lost []int // of the first 12
+	}{
+		{Impairment{LossEvery: 4}, []int{3, 7, 11}},
+		{Impairment{LossFirst: 3}, []int{0, 1, 2}},
+		{Impairment{LossFirst: 2, LossEvery: 5}, []int{0, 1, 4, 9}},
+	} {
+		out := offer(engine(tt.imp), 12, 60, time.Microsecond)
+		var lost []int
+		next := 0
+		for _, f := range out {
+			for ; next < number(f); next++ {
+				lost = append(lost, next)
+			}
+			next++
+		}
+		for ; next < 12; next++ {
+			lost = append(lost, next)
+		}
+		if !slices.Equal(lost, tt.lost) {
+			t.Errorf("%+v lost %v, want %v", tt.imp, lost, tt.lost)
+		}
+	}
+	// Another fault that comes or goes beside them does not begin the count anew.
+	e := engine(Impairment{LossFirst: 5})
+	first := len(offer(e, 3, 60, time.Microsecond))
+	e.Set(0, 1, Impairment{LossFirst: 5, Duplicate: 1e-9}, 0)
+	if then := len(offer(e, 5, 60, time.Microsecond)); first != 0 || then != 3 {
+		t.Errorf("%d of 3 and %d of 5 came through, want 0 and 3", first, then)
+	}
+}
+
+func TestRecordedDelaysAreTakenInTurn(t *testing.T) {
+	trace := []time.Duration{5 * ms, 20 * ms, 0, 1 * ms}
+	imp := Impairment{Trace: MakeTrace(trace), Delay: 2 * ms}
+	if err := imp.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	out := offer(engine(imp), 9, 60, 100*ms)
+	for i, f := range out {
+		if got, want := f.Due-f.Arrival, trace[i%4]+2*ms; got != want {
+			t.Errorf("packet %d held for %v, want %v", i, got, want)
+		}
+	}
+	if len(out) != 9 {
+		t.Errorf("%d of 9 came through", len(out))
+	}
+	for _, bad := range []string{"x", "5,", "-1", "5,1e3", strings.Repeat("1,", mostTrace) + "1"} {
+		if (Impairment{Trace: bad}).Validate() == nil {
+			t.Errorf("trace %.10q is accepted", bad)
+		}
+	}
+}
+
 func TestJitterHasItsDistribution(t *testing.T) {
 	const n = 100_000
 	for _, tt := range []struct {

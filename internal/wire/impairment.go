@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -22,8 +24,14 @@ type Impairment struct {
 	Corr    float64 `json:"corr,omitzero"`
 	Ordered bool    `json:"ordered,omitzero"` // jitter never reorders: a frame waits for those before it
 
-	Loss      float64 `json:"loss,omitzero"` // probability of losing a packet, 0..1
-	GE        GE      `json:"ge,omitzero"`   // loss in bursts, besides Loss
+	// Trace is recorded delays in place of drawn ones, in ns with commas between:
+	// the packets take one after the other, over and over. Delay comes on top.
+	Trace string `json:"trace,omitzero"`
+
+	Loss      float64 `json:"loss,omitzero"`       // probability of losing a packet, 0..1
+	LossEvery int64   `json:"loss_every,omitzero"` // every so many-th packet is lost, from the next on
+	LossFirst int64   `json:"loss_first,omitzero"` // the next so many packets are lost
+	GE        GE      `json:"ge,omitzero"`         // loss in bursts, besides Loss
 	Duplicate float64 `json:"duplicate,omitzero"`
 	Reorder   float64 `json:"reorder,omitzero"` // probability that a packet skips the delay; needs one
 	Corrupt   float64 `json:"corrupt,omitzero"` // probability that one bit of a packet flips; checksums catch it
@@ -71,19 +79,49 @@ func (g GE) Mean() float64 {
 // perPacket says that each packet has a fate of its own, so that a super-packet
 // must be split before.
 func (i Impairment) perPacket() bool {
-	return i.Loss > 0 || i.GE != GE{} || i.Duplicate > 0 || i.Reorder > 0 || i.Corrupt > 0 || i.Jitter > 0
+	return i.Loss > 0 || i.LossEvery > 0 || i.LossFirst > 0 || i.Trace != "" || i.GE != GE{} || i.Duplicate > 0 || i.Reorder > 0 || i.Corrupt > 0 || i.Jitter > 0
 }
 
 // minHold returns the shortest time for which a frame that survives is held.
 func (i Impairment) minHold() time.Duration {
 	switch {
-	case i.Reorder > 0, i.Jitter > 0 && i.Dist == Normal:
+	case i.Reorder > 0, i.Trace != "", i.Jitter > 0 && i.Dist == Normal:
 		return 0
 	case i.Jitter > 0:
 		return max(0, i.Delay-2*i.Jitter) // no further down than √3 of it
 	default:
 		return i.Delay
 	}
+}
+
+// mostTrace bounds a trace: the whole impairment is one control message.
+const mostTrace = 10_000
+
+// MakeTrace is the Trace of recorded delays.
+func MakeTrace(delays []time.Duration) string {
+	var b []byte
+	for i, d := range delays {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, int64(d), 10)
+	}
+	return string(b)
+}
+
+// trace reads Trace.
+func (i Impairment) trace() (out []time.Duration, err error) {
+	if i.Trace == "" {
+		return nil, nil
+	}
+	for word := range strings.SplitSeq(i.Trace, ",") {
+		v, err := strconv.ParseInt(word, 10, 64)
+		if err != nil || v < 0 || v > int64(time.Hour) {
+			return nil, fmt.Errorf("%.20q is not a number of ns in 0..%v", word, time.Hour)
+		}
+		out = append(out, time.Duration(v))
+	}
+	return out, nil
 }
 
 // queue returns the room of the rate's queue in bytes.
@@ -127,6 +165,14 @@ func (i Impairment) Validate() error {
 	default:
 		errs = append(errs, fmt.Errorf("dist: %q is none of %s, %s, %s", i.Dist, Uniform, Normal, Pareto))
 	}
+	if i.LossEvery < 0 || i.LossFirst < 0 {
+		errs = append(errs, fmt.Errorf("loss: every %d and first %d packets", i.LossEvery, i.LossFirst))
+	}
+	if trace, err := i.trace(); err != nil {
+		errs = append(errs, fmt.Errorf("trace: %w", err))
+	} else if len(trace) > mostTrace {
+		errs = append(errs, fmt.Errorf("trace: %d delays are more than %d", len(trace), mostTrace))
+	}
 	if i.Reorder > 0 && i.Delay == 0 {
 		errs = append(errs, errors.New("reorder: needs a delay that a packet can skip"))
 	}
@@ -150,6 +196,8 @@ func (i Impairment) Validate() error {
 //   - losses, duplications, reorderings and corruptions are independent: 1-(1-a)(1-b);
 //   - of several Gilbert-Elliott models the one with the highest mean is kept
 //     and the others enter as plain loss of their mean;
+//   - of several traces the first is kept, and other delays come on top;
+//   - of losses of every nth packet the most frequent wins, of the first n the most;
 //   - the lowest rate wins, with its queue;
 //   - one Ordered orders all.
 //
@@ -167,6 +215,13 @@ func Compose(faults ...Impairment) Impairment {
 		if f.Jitter > largest {
 			largest, all.Dist, all.Corr = f.Jitter, f.Dist, f.Corr
 		}
+		if all.Trace == "" {
+			all.Trace = f.Trace
+		}
+		if f.LossEvery > 0 && (all.LossEvery == 0 || f.LossEvery < all.LossEvery) {
+			all.LossEvery = f.LossEvery
+		}
+		all.LossFirst = max(all.LossFirst, f.LossFirst)
 		all.Loss = either(all.Loss, f.Loss)
 		all.Duplicate = either(all.Duplicate, f.Duplicate)
 		all.Reorder = either(all.Reorder, f.Reorder)
