@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -131,7 +132,7 @@ func (in *initProcess) obey(o order) (report, error) {
 		if in.target != 0 {
 			return report{}, errors.New("it runs already")
 		}
-		pid, notes, err := in.start(*o.Run)
+		pid, notes, err := in.start(*o.Run, o.Offset)
 		in.target = pid
 		return report{PID: pid, Notes: notes}, err
 	case verbSignal:
@@ -184,7 +185,7 @@ func (in *initProcess) reap() error {
 
 // start runs the target as the node's user in the node's cgroups, and returns
 // its pid as the box sees it.
-func (in *initProcess) start(c Command) (pid int, notes []string, err error) {
+func (in *initProcess) start(c Command, offset time.Duration) (pid int, notes []string, err error) {
 	if len(c.Argv) == 0 {
 		return 0, nil, errors.New("no program given")
 	}
@@ -217,11 +218,36 @@ func (in *initProcess) start(c Command) (pid int, notes []string, err error) {
 	if in.setup.Into {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fdCgroup
 	}
-	onSpareThread(func() { pid, notes, err = spawn(path, c.Argv, attr, in.setup.Joins) })
+	onSpareThread(func() {
+		if err = shiftClocks(offset); err == nil {
+			pid, notes, err = spawn(path, c.Argv, attr, in.setup.Joins)
+		}
+	})
 	if err != nil {
 		return 0, nil, fmt.Errorf("execute %s: %w", c.Argv[0], err)
 	}
 	return pid, notes, nil
+}
+
+// shiftClocks puts the children of this thread into a time namespace whose
+// monotonic and boot time are off (time_namespaces(7)). The offsets are set
+// through the thread's own directory: /proc/self is the main thread's.
+func shiftClocks(offset time.Duration) error {
+	if offset == 0 {
+		return nil
+	}
+	if err := unix.Unshare(unix.CLONE_NEWTIME); err != nil {
+		return fmt.Errorf("make a time namespace: %w", err)
+	}
+	sec, nsec := int64(offset/time.Second), int64(offset%time.Second)
+	if nsec < 0 {
+		sec, nsec = sec-1, nsec+int64(time.Second)
+	}
+	text := fmt.Sprintf("monotonic %d %d\nboottime %d %d\n", sec, nsec, sec, nsec)
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/timens_offsets", unix.Gettid()), []byte(text), 0); err != nil {
+		return fmt.Errorf("shift clocks by %v: %w", offset, err)
+	}
+	return nil
 }
 
 // spawn gives this thread what the target shall have and forks it off. The

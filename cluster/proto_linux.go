@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"brownout/internal/faultfs"
 )
@@ -19,6 +20,7 @@ type order struct {
 	Setup  *setup         `json:"setup,omitempty"`
 	Run    *Command       `json:"run,omitempty"`
 	Signal syscall.Signal `json:"signal,omitempty"`
+	Offset time.Duration  `json:"offset_ns,omitempty"` // of the target's monotonic and boot time
 	Rules  *faultfs.Rules `json:"rules,omitempty"`
 	Torn   *float64       `json:"torn,omitempty"` // of lose: share of last writes that survives; of arm: whether there is one
 }

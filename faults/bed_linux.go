@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"brownout/cluster"
 	"brownout/internal/clock"
@@ -13,6 +14,7 @@ import (
 	"brownout/internal/plan"
 	"brownout/internal/run"
 	"brownout/internal/wire"
+	"brownout/kvserver"
 )
 
 // A Bed is where a [Nemesis] plays.
@@ -54,6 +56,8 @@ type bench struct {
 	downs  ledger[string, syscall.Signal]
 	pins   ledger[string, pin]
 	memory ledger[string, memoryAsk]
+	clocks ledger[string, time.Duration]
+	skews  ledger[string, kvserver.ClockRequest]
 	demand demand
 
 	hammers hammers // processes of disk.contend
@@ -77,6 +81,8 @@ func newBench(bed Bed) *bench {
 	b.downs.apply = b.setDown
 	b.pins.apply = b.setPin
 	b.memory.apply = b.setMemory
+	b.clocks.apply = b.setClock
+	b.skews.apply = b.setSkew
 	b.weights.apply = b.setWeight
 	b.flows.apply = b.setFlow
 	for _, how := range pauseNames {

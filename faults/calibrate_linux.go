@@ -28,39 +28,20 @@ var grid = map[string]struct {
 		{"percent": 1.0}, {"percent": 5.0}, {"percent": 10.0}, {"percent": 30.0}, {"percent": 5.0, "burst": int64(4)}, {"to_bad": 5.0, "to_good": 50.0},
 		{"every": int64(10)},
 	}},
-	"net.duplicate":   {3 * time.Second, percents(1, 2, 5, 10, 50)},
-	"net.reorder":     {3 * time.Second, reorders(5, 10, 25, 50, 75)},
-	"net.corrupt":     {3 * time.Second, percents(1, 2, 5, 10, 50)},
-	"net.partition":   {time.Second, []Dose{{}}},
-	"cpu.quota":       {3 * time.Second, []Dose{{"percent": 5.0}, {"percent": 10.0}, {"percent": 20.0}, {"percent": 50.0}, {"percent": 80.0}}},
-	"cpu.contend":     {2 * time.Second, []Dose{contention(4, 128), contention(4, 512), contention(4, 1024), contention(4, 4096), contention(1, 16384)}},
-	"cpu.steal":       {2 * time.Second, []Dose{{"percent": 10.0}, {"percent": 30.0}, {"percent": 50.0}, {"percent": 70.0}, {"percent": 90.0}}},
-	"memory.limit":    {1500 * time.Millisecond, sizes("limit", 64, 96, 128, 192, 256)},
-	"memory.pressure": {2 * time.Second, sizes("limit", 8, 16, 32, 64, 96)},
-	"memory.oom":      {1500 * time.Millisecond, times("restart", 300, 500, 1000)},
-	"memory.stall":    {2 * time.Second, times("length", 50, 100, 200, 300, 500)},
-	"cpu.pin":         {time.Second, pins()},
-	"disk.delay":      {1500 * time.Millisecond, times("add", 1, 2, 5, 20, 100)},
-	"disk.hang":       {time.Second, []Dose{{"op": "fsync"}, {"op": "write"}, {"op": "read"}, {"op": "open"}, {"op": "all"}}},
-	"disk.rate":       {2 * time.Second, counts("limit_bytes_per_s", 256<<10, 1<<20, 4<<20, 16<<20, 64<<20)},
-	"disk.iops":       {2 * time.Second, counts("limit", 20, 50, 100, 500, 2000)},
-	"disk.error":      {2 * time.Second, diskErrors(5, 10, 25, 50, 100)},
-	"disk.full":       {time.Second, counts("free_bytes", 0, 4<<10, 8<<10, 16<<10, 32<<10)},
-	"disk.corrupt":    {2 * time.Second, percents(5, 10, 25, 50, 100)},
-	"disk.torn":       {time.Second, torn(0, 25, 50, 75, 99)},
-	"power.loss":      {time.Second, slices.Repeat(times("restart", 200), 5)},
-	"disk.contend":    {2 * time.Second, counts("rate", 10, 25, 50, 100, 200)},
-	"gc.pause":        {2 * time.Second, times("length", 20, 100, 500)},
-	"process.pause":   {2 * time.Second, times("length", 20, 100, 500)},
-	"gc.storm":        {2 * time.Second, storms(8, 16, 32, 64, 128)},
-	"process.term":    {1500 * time.Millisecond, times("restart", 300, 500, 1000)},
-	"process.restart": {2500 * time.Millisecond, []Dose{
-		{"data": "same", "down_ns": int64(300 * time.Millisecond)}, {"data": "same", "down_ns": int64(500 * time.Millisecond)},
-		{"data": "lost", "down_ns": int64(500 * time.Millisecond)}, {"data": "older", "age_ns": int64(200 * time.Millisecond), "down_ns": int64(500 * time.Millisecond)},
-		{"data": "same", "down_ns": int64(1000 * time.Millisecond)},
-	}},
-	"process.crashloop": {3 * time.Second, times("every", 200, 300, 500, 750, 1000)},
-	"process.kill":      {1500 * time.Millisecond, times("restart", 500)},
+	"net.duplicate": {3 * time.Second, percents(1, 2, 5, 10, 50)},
+	"net.reorder":   {3 * time.Second, reorders(5, 10, 25, 50, 75)},
+	"net.corrupt":   {3 * time.Second, percents(1, 2, 5, 10, 50)},
+	"net.partition": {time.Second, []Dose{{}}},
+	"disk.delay":    {1500 * time.Millisecond, times("add", 1, 2, 5, 20, 100)},
+	"disk.hang":     {time.Second, []Dose{{"op": "fsync"}, {"op": "write"}, {"op": "read"}, {"op": "open"}, {"op": "all"}}},
+	"disk.rate":     {2 * time.Second, counts("limit_bytes_per_s", 256<<10, 1<<20, 4<<20, 16<<20, 64<<20)},
+	"disk.iops":     {2 * time.Second, counts("limit", 20, 50, 100, 500, 2000)},
+	"disk.error":    {2 * time.Second, diskErrors(5, 10, 25, 50, 100)},
+	"disk.full":     {time.Second, counts("free_bytes", 0, 4<<10, 8<<10, 16<<10, 32<<10)},
+	"disk.corrupt":  {2 * time.Second, percents(5, 10, 25, 50, 100)},
+	"disk.torn":     {time.Second, torn(0, 25, 50, 75, 99)},
+	"power.loss":    {time.Second, slices.Repeat(times("restart", 200), 5)},
+	"disk.contend":  {2 * time.Second, counts("rate", 10, 25, 50, 100, 200)},
 }
 
 func times(name string, millis ...int64) (out []Dose) {
@@ -256,6 +237,17 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	case "cpu.contend", "cpu.steal":
 		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.4g%%", v.Float("asked_percent")), fmt.Sprintf("%.4g%%", v.Float("percent"))
 		r.ErrorPct = off(v.Float("percent"), v.Float("asked_percent"))
+	case "clock.offset":
+		r.Requested, r.MeasuredP50 = short(signed(d)), short(v.Duration("off"))
+		r.ErrorPct = off(v.Float("off_ns"), float64(signed(d)))
+	case "clock.skew":
+		if ask, _ := skewOf(d); ask.Rate != 0 {
+			r.Requested, r.MeasuredP50 = fmt.Sprintf("%+.4g%%", 100*ask.Rate), fmt.Sprintf("%+.4g%%", v.Float("percent"))
+			r.ErrorPct = off(v.Float("percent"), 100*ask.Rate)
+			break
+		}
+		r.Requested, r.MeasuredP50 = short(signed(d)), short(v.Duration("off"))
+		r.ErrorPct = off(v.Float("off_ns"), float64(signed(d)))
 	case "cpu.pin":
 		r.Requested, r.MeasuredP50 = "on "+d.String("cpus"), "on "+v.String("cpus")
 	case "gc.storm":

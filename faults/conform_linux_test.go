@@ -175,9 +175,13 @@ func TestProvidersConform(t *testing.T) {
 		{"process.restart", "signal", faults.Dose{"data": "same", "down_ns": 200 * ms}, nil, time.Second, none},
 		{"process.restart", "signal", faults.Dose{"data": "lost"}, nil, time.Second, none},
 		{"process.restart", "signal", faults.Dose{"data": "older", "age_ns": 300 * ms}, nil, 1500 * time.Millisecond, none},
+		{"clock.offset", "timens", faults.Dose{"add_ns": 3_600_000 * ms}, nil, 500 * time.Millisecond, none},
+		{"clock.offset", "timens", faults.Dose{"add_ns": 60_000 * ms, "direction": "back"}, nil, 500 * time.Millisecond, none},
+		{"clock.skew", "agent", faults.Dose{"add_ns": 5_000 * ms}, faults.Dose{"add_ns": 5_000 * ms, "direction": "back"}, 300 * time.Millisecond, none},
+		{"clock.skew", "agent", faults.Dose{"rate": 10.0}, faults.Dose{"rate": 10.0, "direction": "back"}, time.Second, none},
 		{"process.crashloop", "signal", faults.Dose{"every_ns": 250 * ms}, nil, 1500 * time.Millisecond, none},
 	} {
-		t.Run(fmt.Sprint(s.kind, " ", s.provider, " ", s.dose["op"], s.dose["data"], s.dose["dist"]), func(t *testing.T) {
+		t.Run(fmt.Sprint(s.kind, " ", s.provider, " ", s.dose["op"], s.dose["data"], s.dose["dist"], s.dose["direction"], s.dose["rate"]), func(t *testing.T) {
 			if raced && strings.HasPrefix(s.kind, "gc.") {
 				t.Skip("the target is built with the race detector")
 			}

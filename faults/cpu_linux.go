@@ -676,7 +676,32 @@ func (b *bench) burn(list string, w burning) (_ *burners, err error) {
 			return nil, err
 		}
 	}
-	return f, f.t.begin()
+	if err := f.t.begin(); err != nil {
+		return nil, err
+	}
+	return f, f.burning()
+}
+
+const (
+	burnSeen   = 500 * time.Microsecond // of CPU time, by which a process is seen burning
+	burnWithin = 3 * time.Second
+)
+
+// burning returns when the burners do burn: on a busy host a process may take
+// its time to begin.
+func (f *burners) burning() error {
+	from, err := f.group.CPUUsage()
+	for begun := time.Now(); err == nil; {
+		var now time.Duration
+		if now, err = f.group.CPUUsage(); err == nil && now-from >= burnSeen {
+			return nil
+		}
+		if time.Since(begun) > burnWithin {
+			return fmt.Errorf("burners had %v of CPU time in %v", now-from, burnWithin)
+		}
+		sleep(context.Background(), time.Millisecond)
+	}
+	return err
 }
 
 // set changes weight and quota.

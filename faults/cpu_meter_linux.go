@@ -445,6 +445,7 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 	why := fmt.Sprintf("%.4g %% of a CPU to be taken from a spinning process, %.1f %% were (it got %.1f %% before); the node's own threads waited %.1f %% of the time, none was throttled",
 		want, got, m.base, max(waited, 0))
 	if bad != nil {
+		m.spins, m.taken = nil, nil // to be looked at again
 		return values, Answer{false, why + ": " + strings.Join(bad, "; ")}, nil
 	}
 	return values, Answer{true, why}, nil

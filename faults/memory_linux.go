@@ -27,6 +27,7 @@ type memoryAsk struct {
 	limit int64 // bytes; 0 for none
 	room  int64 // bytes beyond what the node holds besides page cache; 0 for no such limit
 	stall bool  // nothing more for anybody until it is over
+	kill  bool  // as little as the kernel can be brought to, whoever dies of it
 }
 
 // probeMemoryOf tries something in a group of the memory controller of a version.
@@ -68,9 +69,9 @@ func (b *bench) setMemory(ctx context.Context, node string, asked []memoryAsk) e
 		return err
 	}
 	g := n.Group()
-	low, stall := cgroup.NoLimit, false
+	low, stall, kill := cgroup.NoLimit, false, false
 	for _, a := range asked {
-		stall = stall || a.stall
+		stall, kill = stall || a.stall, kill || a.kill
 		limit := a.limit
 		if a.room > 0 {
 			m, err := g.Memory()
@@ -86,6 +87,9 @@ func (b *bench) setMemory(ctx context.Context, node string, asked []memoryAsk) e
 	_, version, err := g.Dir("memory")
 	if err != nil {
 		return err
+	}
+	if kill {
+		return leastMemory(ctx, g)
 	}
 	if stall {
 		return stallMemory(ctx, g, version)
@@ -122,7 +126,12 @@ func stallMemory(ctx context.Context, g *cgroup.Group, version int) error {
 	if err := g.SetOOMPause(true); err != nil {
 		return err
 	}
-	// While it is read the group grows; what is too low the kernel refuses.
+	return leastMemory(ctx, g)
+}
+
+// leastMemory limits a group to what it holds and cannot give back. While that
+// is read the group grows; what is too low v1 refuses.
+func leastMemory(ctx context.Context, g *cgroup.Group) error {
 	for slack := int64(128 << 10); ; slack *= 2 {
 		m, err := g.Memory()
 		if err == nil {
@@ -364,13 +373,7 @@ func (b *bench) starve(ctx context.Context, n *cluster.Node) (err error) {
 	if err != nil {
 		return err
 	}
-	m, err := g.Memory()
-	if err != nil {
-		return err
-	}
-	hold, err := b.memory.inject(ctx, []string{n.Name()}, nil, func(Dose) (memoryAsk, error) {
-		return memoryAsk{limit: held(m) + 2*limitSlack}, nil
-	})
+	hold, err := b.memory.inject(ctx, []string{n.Name()}, nil, func(Dose) (memoryAsk, error) { return memoryAsk{kill: true}, nil })
 	if err != nil {
 		return err
 	}

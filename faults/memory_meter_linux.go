@@ -435,9 +435,12 @@ func (m *stallMeter) Baseline(ctx context.Context) (Reading, error) {
 	return Reading{map[string]any{"used_bytes": m.before[0].Usage}}, nil
 }
 
-func monotonic() int64 {
+func monotonic() int64 { return kernelClock(unix.CLOCK_MONOTONIC) }
+func boottime() int64  { return kernelClock(unix.CLOCK_BOOTTIME) }
+
+func kernelClock(id int32) int64 {
 	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail
+	_ = unix.ClockGettime(id, &ts) // cannot fail
 	return ts.Nano()
 }
 

@@ -29,8 +29,13 @@ func SpinMain(args []string) int {
 	length := fs.Duration("for", 400*time.Millisecond, "how long to spin; at most 10s")
 	threads := fs.Int("threads", 1, "how many at once")
 	wait := fs.Bool("wait", false, "do nothing until the input ends")
+	uptime := fs.Bool("uptime", false, "only print CLOCK_MONOTONIC in nanoseconds")
 	if err := fs.Parse(args); err != nil {
 		return 2
+	}
+	if *uptime {
+		fmt.Println(monotonic())
+		return 0
 	}
 	if *wait {
 		_, _ = io.Copy(io.Discard, os.Stdin)

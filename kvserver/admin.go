@@ -77,6 +77,8 @@ func (s *server) status() Status {
 //	POST /stepdown     the same, to whoever is most up to date
 //	POST /snapshot     take a snapshot now
 //	POST /fault/gcpause {"length_ns":n}: stop the world for so long; answers {"pause_ns":m}
+//	GET  /clock        Clocks
+//	POST /fault/clock  ClockRequest: set the wall clock wrong; {} makes it right
 //	POST /fault/gcstorm StormRequest: keep the collector at work; a heap of 0 ends it
 //	     /debug/pprof/
 //
@@ -107,6 +109,8 @@ func (s *server) adminMux(ctx context.Context) *http.ServeMux {
 		"POST /stepdown":      func(ctx context.Context, _ json.RawMessage) (any, error) { return s.transfer(ctx, nil) },
 		"POST /snapshot":      s.snapshot,
 		"POST /fault/gcpause": s.gcPause,
+		"GET /clock":          s.clock.read,
+		"POST /fault/clock":   s.clock.serve,
 		"POST /fault/gcstorm": s.storm.serve,
 	} {
 		mux.Handle(pattern, adminHandler(ctx, do))

@@ -26,6 +26,7 @@ func newTable() table {
 		{name: "echo", arity: 2, local: func(_ *front, w *respWriter, _ *client, args [][]byte) { w.bytes(args[1]) }},
 		{name: "quit", arity: -1, barrier: true, local: quit},
 		{name: "select", arity: 2, local: selectDB},
+		{name: "time", arity: 1, local: timeCommand},
 		{name: "info", arity: -1, local: info},
 		{name: "command", arity: -1, local: command},
 		{name: "config", arity: -2, local: config},

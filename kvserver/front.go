@@ -23,6 +23,7 @@ type front struct {
 	writes *proposer
 	reads  *confirmer
 	info   func() string
+	clock  *wallClock
 	notes  *stages.Recorder
 
 	clients, accepted, rejected atomic.Int64

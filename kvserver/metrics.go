@@ -152,7 +152,7 @@ func (s *server) infoText() string {
 		}
 	}
 	section("Server", "redis_version", redisVersion, "redis_mode", "standalone", "server_name", "kvserver",
-		"go_version", st.Go, "os", runtime.GOOS, "node_id", st.ID, "uptime_in_seconds", st.UptimeNS/1e9)
+		"go_version", st.Go, "os", runtime.GOOS, "node_id", st.ID, "uptime_in_seconds", st.UptimeNS/1e9, "server_time_usec", s.clock.now().UnixMicro())
 	section("Clients", "connected_clients", m.Clients, "maxclients", s.c.MaxClients)
 	section("Memory", "used_memory", m.Runtime.HeapBytes, "total_memory", m.Runtime.TotalBytes)
 	section("Persistence", "log_store", st.Log, "snapshot_index", st.Snapshot,

@@ -64,7 +64,8 @@ import (
 // Heartbeat ≥ Lease after it. That fails, and reads may be stale, when clocks
 // run at different rates, when this process is stopped between the check and
 // the answer, and when somebody is made leader by force (transfer, kick),
-// because such candidates are voted for at once.
+// because such candidates are voted for at once. A clock that is told to be
+// wrong (see wallClock) does to leases what wall clocks do.
 //
 // # Local
 //
@@ -76,6 +77,7 @@ type confirmer struct {
 	trans    link
 	redirect func() string
 	header   raft.RPCHeader
+	clock    *wallClock // of leases
 	peers    []*peerProbe
 	need     int // peers that must agree, besides this node
 
@@ -99,7 +101,7 @@ type peerProbe struct {
 }
 
 func newConfirmer(c Config, r *raft.Raft, t link, redirect func() string) *confirmer {
-	f := &confirmer{c: c, raft: r, trans: t, redirect: redirect, need: len(c.Peers) / 2}
+	f := &confirmer{c: c, raft: r, trans: t, redirect: redirect, clock: new(wallClock), need: len(c.Peers) / 2}
 	f.header = raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax,
 		ID:              []byte(c.ID),
@@ -138,7 +140,7 @@ func (f *confirmer) confirm(c *call) (now bool, refused string) {
 	if f.term != term {
 		return false, "UNAVAIL leadership is changing"
 	}
-	if f.ready == term && (f.need == 0 || f.c.Reads == "lease" && f.leased(at)) {
+	if f.ready == term && (f.need == 0 || f.c.Reads == "lease" && f.leased(f.clock.at(at))) {
 		return true, ""
 	}
 	if len(f.waiting) >= f.c.MaxQueue {

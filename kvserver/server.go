@@ -90,6 +90,7 @@ type server struct {
 	front   *front
 	changes leaderChanges
 	storm   gcStorm
+	clock   wallClock
 }
 
 // Seams are what may be put between this node and the world.
@@ -194,9 +195,10 @@ func (s *server) startRaft() error {
 			return fmt.Errorf("bootstrap: %w", err)
 		}
 	}
-	s.trans.accepted = func(id raft.ServerID, term uint64, sent time.Time) { s.reads.accepted(id, term, sent) }
+	s.trans.accepted = func(id raft.ServerID, term uint64, sent time.Time) { s.reads.accepted(id, term, s.clock.at(sent)) }
 	// Raft may call back as soon as it runs, so the confirmer must be there; it asks Raft nothing before leadership.
 	s.reads = newConfirmer(s.c, nil, s.trans, s.redirect)
+	s.reads.clock = &s.clock
 	var running atomic.Pointer[raft.Raft]
 	if s.c.LeaderWrite == "parallel" {
 		s.store.meter.before = func(logs []*raft.Log) {
@@ -216,7 +218,7 @@ func (s *server) startRaft() error {
 	s.writes = newProposer(s.raft, s.c, s.redirect)
 	s.writes.notes = s.notes
 	s.front = &front{
-		c: s.c, table: newTable(), fsm: s.fsm, writes: s.writes, reads: s.reads, info: s.infoText, notes: s.notes, conns: map[*client]struct{}{},
+		c: s.c, table: newTable(), fsm: s.fsm, writes: s.writes, reads: s.reads, info: s.infoText, clock: &s.clock, notes: s.notes, conns: map[*client]struct{}{},
 	}
 	return nil
 }
