@@ -82,12 +82,19 @@ func stick(dir string) error {
 		return err
 	}
 	n := c.Nodes()
-	if err := n[0].SetDisk(ctx, faultfs.Rules{Delay: map[faultfs.Op][]faultfs.Delay{faultfs.Fsync: {{Add: time.Minute}}}}); err != nil {
+	if err := n[0].SetDisk(ctx, faultfs.Rules{Hang: []faultfs.Op{faultfs.All}}); err != nil {
 		return err
 	}
 	go func() { _, _ = ask(ctx, n[0], "write k v") }()
 	for {
 		if st, err := n[0].DiskStats(ctx); err != nil || st.Waiting > 0 {
+			break
+		}
+	}
+	// And we are in one ourselves, as a probe of the disk is.
+	go func() { _, _ = os.Create(filepath.Join(n[0].Data(), "ours")) }()
+	for {
+		if st, err := n[0].DiskStats(ctx); err != nil || st.Waiting > 1 {
 			break
 		}
 	}

@@ -60,8 +60,14 @@ var clusters atomic.Int64
 // up brings a small cluster of kvserver up, and down at the test's end.
 func up(t *testing.T, nodes int) *cluster.Cluster {
 	t.Helper()
+	return upWith(t, nodes, nil)
+}
+
+// upWith has settings for the target.
+func upWith(t *testing.T, nodes int, settings map[string]string) *cluster.Cluster {
+	t.Helper()
 	needs.Host(t, needs.Root)
-	kv, err := target.NewKVServer(nil)
+	kv, err := target.NewKVServer(settings)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,8 +133,9 @@ func (ps diskProbers) healthy(ctx context.Context) (Reading, Answer, error) {
 // first to that of the last. It takes a fifth of what is allowed, and less when
 // it has seen enough.
 //
-// A node that takes all of it leaves little to the probe. Then what the file
-// system itself counts tells whether they had as much as allowed together.
+// A node that takes much of it leaves less to the probe. Then what the file
+// system itself counts during the trains tells whether they had as much as
+// allowed together.
 type limitMeter struct {
 	nodes   []*cluster.Node
 	probers diskProbers
@@ -144,8 +145,6 @@ type limitMeter struct {
 	op      faultfs.Op
 	looks   spans
 	base    float64
-	counted []float64 // when the measurement began
-	since   time.Time
 }
 
 const (
@@ -180,13 +179,16 @@ func newLimitMeter(b *bench, site Site, m *limitMeter, size, train int) (_ Meter
 		}
 		p := newDiskProber(n, op)
 		p.bare, p.size, p.train = true, size, train
+		p.count = func() float64 { return m.counts(n) }
 		m.probers = append(m.probers, p)
 	}
 	return m, nil
 }
 
 // counts are the operations of a class that the file system counted, in unit.
-func (m *limitMeter) counts(ctx context.Context, n *cluster.Node) float64 {
+func (m *limitMeter) counts(n *cluster.Node) float64 {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
 	st, err := n.DiskStats(ctx)
 	if err != nil {
 		return math.NaN()
@@ -205,16 +207,21 @@ func (m *limitMeter) counts(ctx context.Context, n *cluster.Node) float64 {
 	return sum
 }
 
-// rates are what the trains got, per second.
-func (m *limitMeter) rates(p *diskProber, w spans) (rs []float64, on time.Duration, err error) {
-	took, on, err := p.look(w)
-	for _, t := range took {
-		if t > 0 {
-			rs = append(rs, m.each*float64(p.train-1)/t.Seconds())
+// rates are what the trains got, per second, and what all had meanwhile, both
+// in order.
+func (m *limitMeter) rates(p *diskProber, w spans) (own, all []float64, on time.Duration, err error) {
+	seen, on, err := p.probes(w)
+	for _, x := range seen {
+		if t := x.to.Sub(x.from).Seconds(); t > 0 {
+			own = append(own, m.each*float64(p.train-1)/t)
+			if counted, _ := x.note.(float64); !math.IsNaN(counted) {
+				all = append(all, counted/t)
+			}
 		}
 	}
-	slices.Sort(rs)
-	return rs, on, err
+	slices.Sort(own)
+	slices.Sort(all)
+	return own, all, on, err
 }
 
 func (m *limitMeter) Baseline(ctx context.Context) (Reading, error) {
@@ -224,7 +231,7 @@ func (m *limitMeter) Baseline(ctx context.Context) (Reading, error) {
 	}
 	m.base = math.Inf(1)
 	for _, p := range m.probers {
-		rs, _, _ := m.rates(p, w)
+		rs, _, _, _ := m.rates(p, w)
 		m.base = min(m.base, rs[len(rs)/2])
 		train := time.Duration(m.each * float64(p.train) / m.limit * float64(time.Second))
 		p.setPace(min(max(4*train, diskFast), 2*time.Second))
@@ -234,21 +241,12 @@ func (m *limitMeter) Baseline(ctx context.Context) (Reading, error) {
 
 func (m *limitMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
 	from := time.Now()
-	if m.counted == nil {
-		m.since = from
-		for _, n := range m.nodes {
-			m.counted = append(m.counted, m.counts(ctx, n))
-		}
-	}
 	<-ctx.Done()
-	now := time.Now()
-	m.looks.add(from, now)
-	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
+	m.looks.add(from, time.Now())
 	var bad, words []string
 	n, typical := 0, math.Inf(1)
-	for i, p := range m.probers {
-		rs, on, err := m.rates(p, m.looks)
+	for _, p := range m.probers {
+		rs, all, on, err := m.rates(p, m.looks)
 		if err != nil {
 			return Reading{}, Answer{}, err
 		}
@@ -261,7 +259,10 @@ func (m *limitMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 			p.setPace(time.Second)
 		}
 		best, most := rs[len(rs)*9/10], rs[len(rs)-1]
-		together := (m.counts(ask, m.nodes[i]) - m.counted[i]) / now.Sub(m.since).Seconds()
+		together := math.NaN()
+		if len(all) > 0 {
+			together = all[len(all)/2]
+		}
 		shown := best
 		if best < m.limit*(1-limitTolerance) {
 			shown = together
@@ -273,9 +274,9 @@ func (m *limitMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 			bad = append(bad, fmt.Sprintf("%s got %s, more than the limit of %s, tolerance %.0f %%", p.node, m.print(best), m.print(m.limit), 100*limitTolerance))
 		case best >= m.limit*(1-limitTolerance):
 		case math.Abs(together/m.limit-1) <= limitTolerance:
-			words = append(words, fmt.Sprintf("with the node, which takes the rest, %s by the file system's own count", m.print(together)))
+			words = append(words, fmt.Sprintf("with the node's, %s by the file system's own count", m.print(together)))
 		default:
-			bad = append(bad, fmt.Sprintf("%s got %s, less than the limit of %s, and the file system counts %s with the node's", p.node, m.print(best), m.print(m.limit), m.print(together)))
+			bad = append(bad, fmt.Sprintf("%s got %s, less than the limit of %s, and with the node's the file system counts %s", p.node, m.print(best), m.print(m.limit), m.print(together)))
 		}
 	}
 	values := Reading{map[string]any{"n": n}}
@@ -315,7 +316,7 @@ func (m *limitMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 	w := spans{{from, time.Now()}}
 	least := math.Inf(1)
 	for _, p := range m.probers {
-		rs, on, err := m.rates(p, w)
+		rs, _, on, err := m.rates(p, w)
 		if err != nil {
 			return Reading{}, Answer{}, err
 		}

@@ -31,6 +31,10 @@ type diskProber struct {
 	// read, and says what to note of it; an error then ends nothing.
 	judge func(data []byte, err error) (note any)
 
+	// count, if there is one, is asked at the begin and the end of a train; the
+	// difference is noted.
+	count func() float64
+
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -178,15 +182,22 @@ func (p *diskProber) once(op func() error, got []byte) (err error) {
 	p.began = time.Now()
 	x := diskProbe{from: p.began}
 	p.mu.Unlock()
+	counted := 0.0
 	for i := range p.train {
 		if err = op(); err != nil && p.judge == nil {
 			break
 		}
 		if i == 0 && p.train > 1 {
 			x.from = time.Now()
+			if p.count != nil {
+				counted = p.count()
+			}
 		}
 	}
 	x.to = time.Now()
+	if p.count != nil {
+		x.note = p.count() - counted
+	}
 	keep := err == nil
 	if p.judge != nil {
 		x.note, keep, err = p.judge(got, err), true, nil

@@ -88,6 +88,9 @@ func (s *Server) transfer(ctx context.Context, op Op, bytes int, f func(Decision
 		c.errors.Add(1)
 		return d.Errno
 	}
+	if d.Lie {
+		return 0
+	}
 	n, errno := s.on(func() (int, syscall.Errno) { return f(d) })
 	c.backings.add(time.Since(begin))
 	if n > 0 {

@@ -42,6 +42,7 @@ type Rules struct {
 	Error   []Error        `json:"error,omitempty"`
 	Corrupt []Corrupt      `json:"corrupt,omitempty"`
 	Full    []Full         `json:"full,omitempty"`
+	Lie     bool           `json:"lie,omitempty"`     // fsync returns without having been done: to prove that a test of durability can fail
 	Release bool           `json:"release,omitempty"` // waits that have begun end now
 }
 
@@ -176,6 +177,7 @@ type Decision struct {
 	Until time.Duration // it waits for those before it, by the clock of now; 0 if not
 	Delay time.Duration // before it
 	Errno syscall.Errno // in place of doing it
+	Lie   bool          // say it was done
 	Flip  []uint64      // bits of what was read, modulo its length
 }
 
@@ -323,7 +325,7 @@ func (e *Engine) Limited(op Op) bool {
 // Decide says what happens to the next operation of class op, of so many bytes.
 func (e *Engine) Decide(op Op, bytes int, now time.Duration) Decision {
 	c := &e.classes[index(op)]
-	d := Decision{Hang: c.hang}
+	d := Decision{Hang: c.hang, Lie: e.rules.Lie && op == Fsync}
 	for _, x := range c.delays {
 		d.Delay = min(d.Delay+x.next(), MaxDelay)
 	}

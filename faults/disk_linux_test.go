@@ -1,0 +1,297 @@
+package faults_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"brownout/cluster"
+	"brownout/faults"
+	"brownout/faults/faultstest"
+	"brownout/internal/faultfs"
+	"brownout/internal/sys/netns"
+)
+
+// diskDoses are a dose of each kind, and what its meter says of a fault that
+// does nothing.
+var diskDoses = []struct {
+	kind    string
+	dose    faults.Dose
+	changed faults.Dose
+	nothing string
+}{
+	{"disk.delay", faults.Dose{"op": "write", "add_ns": 5 * ms, "jitter_ns": 2 * ms, "dist": "normal"}, nil, "tolerance"},
+	{"disk.delay", faults.Dose{"op": "fsync", "trace": "2ms, 2ms, 2ms, 40ms"}, nil, "tolerance"},
+	{"disk.hang", faults.Dose{"op": "fsync"}, nil, "returned"},
+	{"disk.hang", faults.Dose{"op": "all"}, nil, "returned"},
+	{"disk.hang", faults.Dose{"op": "write", "each_ns": 50 * ms}, nil, "tolerance"},
+	{"disk.rate", faults.Dose{"op": "write", "limit_bytes_per_s": int64(1 << 20)}, nil, "more than the limit"},
+	{"disk.iops", faults.Dose{"op": "all", "limit": int64(100)}, nil, "more than the limit"},
+	{"disk.error", faults.Dose{"op": "fsync", "errno": "EIO", "percent": 20.0}, nil, "none of"},
+	{"disk.error", faults.Dose{"op": "open", "errno": "EROFS", "after": int64(3)}, nil, "none of"},
+	{"disk.full", faults.Dose{"free_bytes": int64(8192)}, nil, "none of"},
+	{"disk.torn", faults.Dose{"prefix": 50.0, "restart_ns": 100 * ms}, nil, "lives"},
+	{"disk.corrupt", faults.Dose{"percent": 30.0, "bits": int64(3)}, nil, "none of"},
+	{"power.loss", faults.Dose{"restart_ns": 100 * ms}, nil, "lives"},
+	{"disk.contend", faults.Dose{"rate": int64(100), "size_bytes": int64(16 << 10), "workers": int64(2)}, nil, "nobody writes"},
+}
+
+func TestDiskProvidersConform(t *testing.T) {
+	c := up(t, 3)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	for _, d := range diskDoses {
+		t.Run(fmt.Sprint(d.kind, " ", d.dose), func(t *testing.T) {
+			provider := "fuse"
+			if d.kind == "disk.contend" {
+				provider = "tenant"
+			}
+			faultstest.Conform(t, faultstest.Subject{
+				Provider: bench.Source(d.kind, provider), Site: faults.Site{Nodes: []string{"n3"}}, Nowhere: faults.Site{Nodes: []string{"n9"}},
+				Dose: d.dose, Changed: d.changed, Hold: time.Second, Residue: func() string { return "" },
+				Meter: func(site faults.Site, dose faults.Dose) (faults.Meter, error) { return bench.Meter(d.kind, site, dose) },
+			})
+		})
+	}
+}
+
+// TestDiskMetersSeeThroughFaultsThatDoNothing: no fault is in force, and every
+// meter says so.
+func TestDiskMetersSeeThroughFaultsThatDoNothing(t *testing.T) {
+	c := up(t, 1)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	for _, d := range diskDoses {
+		t.Run(fmt.Sprint(d.kind, " ", d.dose), func(t *testing.T) {
+			t.Parallel()
+			m, err := bench.Meter(d.kind, faults.Site{Nodes: []string{"n1"}}, d.dose)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			if _, err := m.Baseline(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			r, answer, err := m.Measure(ctx, d.dose)
+			t.Log(r.Values, answer.Why)
+			if err != nil || answer.Yes || !strings.Contains(answer.Why, d.nothing) {
+				t.Errorf("Measure = %v, %q, %v; want no, because of %q", answer.Yes, answer.Why, err, d.nothing)
+			}
+		})
+	}
+}
+
+// TestAHungNodeDies: a node whose every operation hangs is killed, its disk
+// healed, and it serves again.
+func TestAHungNodeDies(t *testing.T) {
+	c := up(t, 1)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	site := faults.Site{Nodes: []string{"n1"}}
+	n, _ := c.Node("n1")
+	hang, err := bench.Source("disk.hang", "fuse").Inject(t.Context(), site, faults.Dose{"op": "all"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	go func() { _, _ = write(ctx, c, n, "k", "v") }() // returns when the node is dead
+	for {
+		st, err := n.DiskStats(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Waiting > 0 {
+			break
+		}
+	}
+	dead, err := bench.Source("process.kill", "signal").Inject(ctx, site, faults.Dose{})
+	if err != nil {
+		t.Fatalf("kill a node that hangs: %v", err)
+	}
+	if err := hang.Heal(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := dead.Heal(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// write sets a key and says whether that was acknowledged.
+func write(ctx context.Context, c *cluster.Cluster, n *cluster.Node, key, value string) (bool, error) {
+	reply, err := command(ctx, c, n, "SET", key, value)
+	return err == nil && strings.HasPrefix(reply, "+"), err
+}
+
+func command(ctx context.Context, c *cluster.Cluster, n *cluster.Node, words ...string) (string, error) {
+	conn, err := netns.Dial(ctx, c.ClientNetNS(), "tcp", net.JoinHostPort(n.IP4().String(), "6379"))
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	return ask(conn, bufio.NewReader(conn), words...)
+}
+
+func ask(conn net.Conn, r *bufio.Reader, words ...string) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(words))
+	for _, w := range words {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
+	}
+	if _, err := conn.Write([]byte(b.String())); err != nil {
+		return "", err
+	}
+	line, err := r.ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "$") || strings.HasPrefix(line, "$-1") {
+		return line, err
+	}
+	return r.ReadString('\n')
+}
+
+// TestPowerLossOfAStore cuts the power of a node that is written to, and looks
+// for every write that it acknowledged. A store that keeps nothing, and one
+// whose fsync lies, must be found out.
+func TestPowerLossOfAStore(t *testing.T) {
+	for _, tt := range []struct {
+		log  string
+		lie  bool
+		lose bool
+	}{
+		{"wal", false, false}, {"bolt", false, false}, {"memory", false, true}, {"wal", true, true}, {"bolt", true, true},
+	} {
+		t.Run(fmt.Sprintf("%s, fsync lies %v", tt.log, tt.lie), func(t *testing.T) {
+			c := upWith(t, 1, map[string]string{"log": tt.log})
+			n, _ := c.Node("n1")
+			p := faults.NewBench(faults.Bed{Cluster: c}).Source("power.loss", "fuse")
+			if err := p.Probe(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := n.SetDisk(t.Context(), faultfs.Rules{Lie: tt.lie}); err != nil {
+				t.Fatal(err)
+			}
+			acked := map[string]string{}
+			lost := 0
+			for round := range 3 {
+				maps.Copy(acked, writeUntilCut(t, c, n, p, round))
+				lost += missing(t, c, n, acked)
+			}
+			if len(acked) < 50 {
+				t.Errorf("only %d writes were acknowledged: the test has not tried hard", len(acked))
+			}
+			t.Logf("%d of %d acknowledged writes lost", lost, len(acked))
+			if (lost > 0) != tt.lose {
+				t.Errorf("%d of %d acknowledged writes lost, want some: %v", lost, len(acked), tt.lose)
+			}
+		})
+	}
+}
+
+// writeUntilCut writes by several clients until the power is cut, and returns
+// when the node is back.
+func writeUntilCut(t *testing.T, c *cluster.Cluster, n *cluster.Node, p faults.Provider, round int) map[string]string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	acked := map[string]string{}
+	enough := make(chan struct{})
+	for w := range 4 {
+		conn, err := netns.Dial(ctx, c.ClientNetNS(), "tcp", net.JoinHostPort(n.IP4().String(), "6379"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			defer conn.Close()
+			r := bufio.NewReader(conn)
+			for i := 0; ; i++ {
+				key, value := fmt.Sprintf("k%d.%d.%d", round, w, i), fmt.Sprint(i)
+				reply, err := ask(conn, r, "SET", key, value)
+				if err != nil || !strings.HasPrefix(reply, "+") {
+					return
+				}
+				mu.Lock()
+				acked[key] = value
+				if len(acked) == 40+17*round {
+					close(enough)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	select {
+	case <-enough:
+	case <-ctx.Done():
+		t.Fatal("no writes")
+	}
+	inj, err := p.Inject(ctx, faults.Site{Nodes: []string{n.Name()}}, faults.Dose{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if err := inj.Heal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return acked
+}
+
+func missing(t *testing.T, c *cluster.Cluster, n *cluster.Node, acked map[string]string) (lost int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	conn, err := netns.Dial(ctx, c.ClientNetNS(), "tcp", net.JoinHostPort(n.IP4().String(), "6379"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	r := bufio.NewReader(conn)
+	for _, key := range slices.Sorted(maps.Keys(acked)) {
+		got, err := ask(conn, r, "GET", key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.TrimSpace(got) != acked[key] {
+			lost++
+		}
+	}
+	return lost
+}
+
+// TestDosesOutOfRangeAreRefused: also where no scenario's parser stands before.
+func TestDosesOutOfRangeAreRefused(t *testing.T) {
+	c := up(t, 1)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	for _, tt := range []struct {
+		kind string
+		dose faults.Dose
+		want string
+	}{
+		{"disk.delay", faults.Dose{"op": "fsync"}, "nothing to add"},
+		{"disk.delay", faults.Dose{"op": "fsync", "add_ns": 61_000 * ms}, "0s..1m0s"},
+		{"disk.delay", faults.Dose{"op": "fsync", "trace": "5ms, 2h"}, "0s..1m0s"},
+		{"disk.delay", faults.Dose{"op": "seek", "add_ns": 5 * ms}, "no such class"},
+		{"disk.rate", faults.Dose{"op": "all", "limit_bytes_per_s": int64(0)}, "above 0"},
+		{"disk.iops", faults.Dose{"op": "all", "limit": int64(-1)}, "above 0"},
+		{"disk.error", faults.Dose{"op": "fsync", "errno": "EPERM", "percent": 5.0}, "none of EIO"},
+		{"disk.error", faults.Dose{"op": "fsync", "errno": "EIO"}, "one of percent and after"},
+		{"disk.error", faults.Dose{"op": "fsync", "errno": "EIO", "percent": 120.0}, "share of 1.2"},
+		{"disk.full", faults.Dose{"free_bytes": int64(-5)}, "-5 bytes"},
+	} {
+		inj, err := bench.Source(tt.kind, "fuse").Inject(t.Context(), faults.Site{Nodes: []string{"n1"}}, tt.dose)
+		if err == nil {
+			err = errors.Join(errors.New("it was injected"), inj.Heal(t.Context()))
+		}
+		if !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s %v: %v; want %q in it", tt.kind, tt.dose, err, tt.want)
+		}
+	}
+}
