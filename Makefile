@@ -6,7 +6,7 @@ export CGO_ENABLED = 0
 # sudo often hides the usual place of Go.
 export PATH := $(PATH):/usr/local/go/bin
 
-.PHONY: help build demo test unit vmtest bench bench-kv fuzz container lint fmt ci clean
+.PHONY: help build demo test unit vmtest bench bench-kv bugs fuzz container lint fmt ci clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
@@ -32,6 +32,9 @@ bench: build ## benchmarks: ratios within one run (root)
 bench-kv: build ## the key-value server beside etcd (built from the module proxy) and Redis, if it is installed (root)
 	@cd internal/bench && $(GO) build -trimpath -o ../../bin/kvbench .
 	@bin/kvbench -brownout $(BIN) $(KVBENCH)
+
+bugs: ## find every bug planted in kvserver; nothing without it, BUGRUNS times (default 1) (root, minutes)
+	@BROWNOUT_BUGS=$(or $(BUGRUNS),1) $(GO) test ./cmd/brownout -run 'TestPlantedBugs' -count=1 -v -timeout 5h
 
 fuzz: ## every fuzz target for FUZZTIME each (default 20s)
 	@GO="$(GO)" .ci/fuzz

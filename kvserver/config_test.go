@@ -15,6 +15,22 @@ import (
 const goodConfig = `{"id":"n1","dir":"d","client":"10.0.0.1:6379, [fd00::1]:6379","raft":"10.0.0.1:7000",
 	"peers":[{"id":"n1","raft":"10.0.0.1:7000","client":"10.0.0.1:6379"}],"heartbeat":"300ms"}`
 
+func TestABugMustBeAllowed(t *testing.T) {
+	for _, tt := range []struct {
+		bug   string
+		allow bool
+		want  string
+	}{
+		{"", false, ""}, {"none", false, ""}, {"double-apply", true, ""},
+		{"double-apply", false, "allow_bugs"}, {"typo", true, "none of"},
+	} {
+		err := Config{Bug: tt.bug, AllowBugs: tt.allow}.checkBug()
+		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("bug %q, allowed %v: %v, want %q", tt.bug, tt.allow, err, tt.want)
+		}
+	}
+}
+
 func TestParseConfigFillsDefaults(t *testing.T) {
 	c, err := ParseConfig([]byte(goodConfig))
 	if err != nil {
