@@ -46,6 +46,7 @@ type Options struct {
 	Memory  int64         // bytes that the search may add to the heap; 2 GiB
 	Workers int           // keys searched at once; GOMAXPROCS
 	Keys    int           // bad keys that are explained; 20
+	Untimed bool          // times are places in a file, in words too
 	Explain time.Duration // wall time for shrinking counterexamples without a known shape; 5 s
 }
 
@@ -96,6 +97,9 @@ type Conflict struct {
 	Text  string  // one or two sentences
 	At    int64   // ns since the run's start when it could be known
 	More  int     // further conflicts on the same key
+
+	Arrows []string     // where two versions would each have to precede the other: why
+	Core   []history.Op // Ops, and who wrote what they found; in the order of their calls
 }
 
 // An InvalidError says that a history is not one: no verdict follows from it.
@@ -253,6 +257,11 @@ func Check(ctx context.Context, ops []history.Op, opt Options) (Result, error) {
 	}
 	slices.SortStableFunc(res.Conflicts, func(a, b Conflict) int { return cmp.Compare(a.At, b.At) })
 	res.Conflicts = res.Conflicts[:min(len(res.Conflicts), opt.Keys)]
+	for i := range res.Conflicts {
+		c := &res.Conflicts[i]
+		at, _ := slices.BinarySearchFunc(keys, c.Key, func(k keyed, key string) int { return strings.Compare(k.key, key) })
+		c.Core = keys[at].core(c.Ops)
+	}
 	if len(undecided) > 0 {
 		res.Verdict = Unknown
 		res.Why = fmt.Sprintf("%d of %d keys undecided; %s", len(undecided), len(keys), undecided[0])
@@ -330,7 +339,7 @@ func checkKeys(ctx context.Context, keys []keyed, opt Options) []answer {
 func checkKey(k *keyed, limit *limit) answer {
 	kept, words, pruned, bounded := prune(k.ops)
 	a := answer{verdict: OK, pruned: pruned, bounded: bounded}
-	if c, ok := explain(k, kept, words); ok {
+	if c, ok := explain(k, kept, words, limit.telling); ok {
 		a.verdict, a.conflict = Illegal, c
 		return a
 	}

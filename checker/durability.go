@@ -119,7 +119,7 @@ func lostBy(r *op, ops []op, w *words) (lost []LostWrite, clear bool) {
 		if p.based {
 			why = fmt.Sprintf("which begins with %s, written before it", show(&p.words[0]))
 		}
-		lost = append(lost, LostWrite{x.ID, x.Key, fmt.Sprintf("%s: %s of %s was acknowledged, but %s found %s, %s", x.Key, what(x), who(x), who(r), show(r.Result), why)})
+		lost = append(lost, LostWrite{x.ID, x.Key, fmt.Sprintf("%s: %s of %s was acknowledged, but %s found %s, %s", x.Key, what(x), telling{}.who(x), telling{}.who(r), show(r.Result), why)})
 	}
 	return lost, true
 }

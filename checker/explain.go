@@ -23,8 +23,9 @@ type block struct {
 	writer      *op // nil for the initial version
 	first, last *op // nil for the initial version that nobody observed
 	f, s        int64
-	ops         []*op // all of them
-	next        []*op // writes known to follow immediately
+	ops         []*op       // all of them
+	next        []*op       // writes known to follow immediately
+	proof       map[*op]*op // of next, the read that shows it; a cas shows it itself
 }
 
 func (b *block) add(o *op) {
@@ -51,6 +52,7 @@ func (b *block) after(t int64, not *op) *op {
 // A finder looks for operations of one key that contradict each other. Every
 // rule is a proof; none needs a search.
 type finder struct {
+	telling
 	k      *keyed
 	ops    []op
 	w      *words
@@ -65,8 +67,8 @@ type finder struct {
 const maxTold = 200
 
 // explain returns the earliest conflict that follows from a rule.
-func explain(k *keyed, ops []op, w *words) (Conflict, bool) {
-	f := &finder{k: k, ops: ops, w: w, blocks: map[*op]*block{}, told: map[*op]bool{}}
+func explain(k *keyed, ops []op, w *words, t telling) (Conflict, bool) {
+	f := &finder{telling: t, k: k, ops: ops, w: w, blocks: map[*op]*block{}, told: map[*op]bool{}}
 	f.casAnswers()
 	if !w.empty {
 		f.strangers()
@@ -110,9 +112,9 @@ func (f *finder) casAnswers() {
 		}
 		switch same := equal(o.Expect, o.Result); {
 		case o.Swapped && !same:
-			f.conflict("cas ignored its expectation", fmt.Sprintf("%s swapped although it found %s and expected %s", who(o), show(o.Result), show(o.Expect)), o.Return, o)
+			f.conflict("cas ignored its expectation", fmt.Sprintf("%s swapped although it found %s and expected %s", f.who(o), show(o.Result), show(o.Expect)), o.Return, o)
 		case !o.Swapped && same:
-			f.conflict("cas refused a match", fmt.Sprintf("%s did not swap although it found what it expected, %s", who(o), show(o.Result)), o.Return, o)
+			f.conflict("cas refused a match", fmt.Sprintf("%s did not swap although it found what it expected, %s", f.who(o), show(o.Result)), o.Return, o)
 		}
 	}
 }
@@ -139,7 +141,7 @@ func (f *finder) strangers() {
 			f.aborted(o, q)
 			continue
 		}
-		f.conflict("phantom value", fmt.Sprintf("%s found %s, which nobody ever wrote", who(o), show(o.Result)), o.Return, o)
+		f.conflict("phantom value", fmt.Sprintf("%s found %s, which nobody ever wrote", f.who(o), show(o.Result)), o.Return, o)
 	}
 }
 
@@ -160,7 +162,7 @@ func (f *finder) aborted(o *op, p parse) {
 	for _, bad := range f.k.failed {
 		if bad.Value != nil && slices.Contains(p.words, *bad.Value) {
 			f.conflict("aborted write observed", fmt.Sprintf("%s found %s, the value of %s, which was reported as certainly not done",
-				who(o), show(bad.Value), who(&op{bad, bad.Return})), o.Return, o, &op{bad, bad.Return})
+				f.who(o), show(bad.Value), f.who(&op{bad, bad.Return})), o.Return, o, &op{bad, bad.Return})
 			return
 		}
 	}
@@ -174,7 +176,7 @@ func (f *finder) twice(o *op, p parse) {
 	for _, v := range p.words {
 		i, only := f.w.owner(v)
 		if seen[v] && only {
-			f.conflict("double apply", fmt.Sprintf("%s found %s twice, which was written once, by %s", who(o), show(&v), who(&f.ops[i])), o.Return, o, &f.ops[i])
+			f.conflict("double apply", fmt.Sprintf("%s found %s twice, which was written once, by %s", f.who(o), show(&v), f.who(&f.ops[i])), o.Return, o, &f.ops[i])
 			return
 		}
 		seen[v] = true
@@ -217,7 +219,7 @@ func (f *finder) build() {
 			if b := f.version(o.Result); b != nil {
 				b.add(o)
 			}
-			f.adjacent(o.Result, parsed)
+			f.adjacent(o, parsed)
 		}
 		if o.Kind == history.CAS && o.writes() && o.ret != never {
 			if b := f.version(o.Expect); b != nil {
@@ -233,7 +235,8 @@ func (f *finder) build() {
 }
 
 // adjacent notes which append follows which version, from one value found.
-func (f *finder) adjacent(found *string, done map[string]bool) {
+func (f *finder) adjacent(reader *op, done map[string]bool) {
+	found := reader.Result
 	if found == nil || len(f.w.elem) == 0 || done[*found] {
 		return
 	}
@@ -251,6 +254,10 @@ func (f *finder) adjacent(found *string, done map[string]bool) {
 		o := &f.ops[i]
 		if (n > 0 || !p.based) && at != nil && !slices.Contains(at.next, o) {
 			at.next = append(at.next, o)
+			if at.proof == nil {
+				at.proof = map[*op]*op{}
+			}
+			at.proof[o] = reader
 		}
 		if at = f.blocks[o]; at == nil {
 			return
@@ -272,7 +279,7 @@ func (f *finder) future() {
 		for _, v := range p.words {
 			if n, only := f.w.owner(v); only && o.Return < f.ops[n].Call && !f.full() {
 				w := &f.ops[n]
-				f.conflict("read from the future", fmt.Sprintf("%s found %s before it was written by %s", who(o), show(&v), who(w)), w.Call, o, w)
+				f.conflict("read from the future", fmt.Sprintf("%s found %s before it was written by %s", f.who(o), show(&v), f.who(w)), w.Call, o, w)
 				break
 			}
 		}
@@ -291,8 +298,8 @@ func (f *finder) successors() {
 			if o.Kind == history.Append && prev.Kind == history.Append {
 				label = "diverging appends"
 			}
-			f.conflict(label, fmt.Sprintf("%s and %s both took effect on the same version, %s", who(prev), who(o), f.madeBy(b)),
-				max(prev.ret, o.ret), prev, o, b.writer)
+			f.conflict(label, fmt.Sprintf("%s and %s both took effect on the same version, %s", f.who(prev), f.who(o), f.madeBy(b)),
+				max(prev.ret, o.ret), prev, o, b.writer, b.proof[prev], b.proof[o])
 		}
 	}
 }
@@ -347,7 +354,7 @@ func (f *finder) pair(a, b *block) {
 	if b.writer == nil || a.writer != nil && x.Call > z.Call {
 		a, b, x, z = b, a, z, x
 	}
-	f.late(a, b, z, fmt.Sprintf("%s was there before %s was called", f.held(a), did(x)), a.first, x)
+	f.late(a, b, z, fmt.Sprintf("%s was there before %s was called", f.held(a), f.did(x)), a.first, x)
 }
 
 // full reports that enough conflicts are in words; one more is only counted.
@@ -365,9 +372,9 @@ func (f *finder) held(a *block) string {
 		return "the absent key"
 	}
 	if a.first == a.writer {
-		return fmt.Sprintf("its write (op %d) had returned at %s, and so it", a.first.ID, sec(a.first.ret))
+		return fmt.Sprintf("its write (op %d) had returned at %s, and so it", a.first.ID, f.sec(a.first.ret))
 	}
-	return fmt.Sprintf("it had been found by op %d, which returned at %s, and so it", a.first.ID, sec(a.first.ret))
+	return fmt.Sprintf("it had been found by op %d, which returned at %s, and so it", a.first.ID, f.sec(a.first.ret))
 }
 
 // late tells of z, which observed version a although b had taken its place.
@@ -380,17 +387,17 @@ func (f *finder) late(a, b *block, z *op, because string, more ...*op) {
 	var seen string // how it is known that b was in force
 	switch {
 	case b.first == b.writer && b.writer.completed():
-		seen = fmt.Sprintf("%s had been acknowledged", did(b.first))
+		seen = fmt.Sprintf("%s had been acknowledged", f.did(b.first))
 	case b.first == b.writer:
-		seen = fmt.Sprintf("%s had taken effect, as a read shows,", did(b.first))
+		seen = fmt.Sprintf("%s had taken effect, as a read shows,", f.did(b.first))
 	default:
-		seen = fmt.Sprintf("%s had found %s", who(b.first), show(b.first.Result))
+		seen = fmt.Sprintf("%s had found %s", f.who(b.first), show(b.first.Result))
 	}
 	verb := "found " + show(z.Result)
 	if z == a.writer {
 		verb = "wrote " + show(z.Value)
 	}
-	text := fmt.Sprintf("%s %s at least %s after %s; %s", who(z), verb, time.Duration(gap), seen, because)
+	text := fmt.Sprintf("%s %s at least %s after %s; %s", f.who(z), verb, f.gap(gap), seen, because)
 	at := z.Return
 	for _, o := range more {
 		if o != nil && o.ret != never {
@@ -398,6 +405,10 @@ func (f *finder) late(a, b *block, z *op, because string, more ...*op) {
 		}
 	}
 	f.conflict(f.lateLabel(a, b, z), text, at, append(more, z, b.first, a.writer, b.writer)...)
+	f.found[len(f.found)-1].Arrows = []string{
+		fmt.Sprintf("%s before %s: %s", f.madeBy(a), f.madeBy(b), because),
+		fmt.Sprintf("%s before %s: operation %d returned at %s, before operation %d was called at %s", f.madeBy(b), f.madeBy(a), b.first.ID, f.sec(b.f), z.ID, f.sec(z.Call)),
+	}
 }
 
 func (f *finder) lateLabel(a, b *block, z *op) string {
@@ -406,6 +417,8 @@ func (f *finder) lateLabel(a, b *block, z *op) string {
 		return "read from the future"
 	case z.Kind == history.CAS && z.Swapped:
 		return "lost update"
+	case b.writer != nil && b.writer.Kind == history.Delete && b.s < z.Return: // nobody found it deleted again
+		return "resurrected value"
 	case b.first != b.writer:
 		return "non-monotonic read"
 	case b.writer.completed() && f.neverSeen(b, z):
@@ -441,7 +454,7 @@ func (f *finder) chains() {
 				continue
 			}
 			if z := a.after(b.f, o); z != nil && z != a.writer && !f.full() {
-				f.late(a, b, z, fmt.Sprintf("%s took effect directly after that version, which could not come back", who(o)), o)
+				f.late(a, b, z, fmt.Sprintf("%s took effect directly after that version, which could not come back", f.who(o)), o, a.proof[o])
 			}
 		}
 	}
@@ -491,7 +504,7 @@ func (f *finder) missing() {
 				label = "lost append"
 			}
 			f.conflict(label, fmt.Sprintf("%s found %s, which lacks %s of %s, although that was done after the value's beginning and before the read",
-				who(z), show(z.Result), show(x.Value), who(x)), z.Return, z, x)
+				f.who(z), show(z.Result), show(x.Value), f.who(x)), z.Return, z, x)
 			break
 		}
 	}
@@ -513,28 +526,50 @@ func (f *finder) derivation(v string) (since int64, ok bool) {
 
 func equal(a, b *string) bool { return a == b || a != nil && b != nil && *a == *b }
 
+// A telling puts operations into words.
+type telling struct{ untimed bool } // times are places in a file
+
 // did names an operation and what it saw or wrote.
-func did(o *op) string {
+func (t telling) did(o *op) string {
 	if o.observes() {
-		return who(o) + ", which found " + show(o.Result) + ","
+		return t.who(o) + ", which found " + show(o.Result) + ","
 	}
-	return who(o) + " of " + show(o.Value)
+	return t.who(o) + " of " + show(o.Value)
 }
 
 // who names an operation: "client 3's get (op 23, n2, 1.204 to 1.206 s)".
-func who(o *op) string {
-	end := fmt.Sprintf("%.6f s", float64(o.Return)/1e9)
+func (t telling) who(o *op) string {
+	if o.Client < 0 {
+		return "the state at the start"
+	}
+	from, to := fmt.Sprintf("%.6f", float64(o.Call)/1e9), fmt.Sprintf("%.6f s", float64(o.Return)/1e9)
+	if t.untimed {
+		from, to = fmt.Sprintf("line %d", o.Call), fmt.Sprint(o.Return)
+	}
 	if o.Outcome == history.Unknown {
-		end = "unknown"
+		to = "unknown"
 	}
 	node := ""
 	if o.Node != "" {
 		node = ", " + o.Node
 	}
-	return fmt.Sprintf("client %d's %s (op %d%s, %.6f to %s)", o.Client, o.Kind, o.ID, node, float64(o.Call)/1e9, end)
+	return fmt.Sprintf("client %d's %s (op %d%s, %s to %s)", o.Client, o.Kind, o.ID, node, from, to)
 }
 
-func sec(t int64) string { return fmt.Sprintf("%.6f s", float64(t)/1e9) }
+func (t telling) sec(at int64) string {
+	if t.untimed {
+		return fmt.Sprintf("line %d", at)
+	}
+	return fmt.Sprintf("%.6f s", float64(at)/1e9)
+}
+
+// gap says how much later something was.
+func (t telling) gap(ns int64) string {
+	if t.untimed {
+		return fmt.Sprintf("%d lines", ns)
+	}
+	return time.Duration(ns).String()
+}
 
 // show prints a value, shortened.
 func show(s *string) string {

@@ -150,7 +150,7 @@ var stories = []struct {
 	{
 		"appends in two orders", with().put("x", 0, 1).app("a,", 2, 9).app("b,", 2, 9).get("xa,b,", 3, 20).get("xb,a,", 3, 20),
 		"diverging appends",
-		[]int64{1, 2, 3},
+		[]int64{1, 2, 3, 4, 5},
 		"both took effect on the same version",
 	},
 	{
@@ -256,5 +256,31 @@ func TestShrunkCountersexamplesAreSmallAndIllegal(t *testing.T) {
 	}
 	if c := res.Conflicts[0]; c.At != 2001e6 {
 		t.Errorf("known at %d, want at the return of the wrong read", c.At)
+	}
+}
+
+// What explains a conflict is a conflict by itself, for the search too.
+func TestCoresAreIllegalByThemselves(t *testing.T) {
+	for _, tt := range stories {
+		t.Run(tt.name, func(t *testing.T) {
+			res := check(t, tt.h.ops, Options{})
+			if len(res.Conflicts) == 0 {
+				t.Fatal("no conflict")
+			}
+			c := res.Conflicts[0]
+			for _, id := range c.Ops {
+				if !slices.ContainsFunc(c.Core, func(o history.Op) bool { return o.ID == id }) {
+					t.Errorf("operation %d is not in the core", id)
+				}
+			}
+			k := split(c.Core)[0]
+			if v, _ := search(piece{ops: k.ops}, newLimit(t.Context(), Options{}.withDefaults())); v != Illegal {
+				t.Errorf("the core of %q is %s by itself: %+v", c.Text, v, c.Core)
+			}
+			var page strings.Builder
+			if err := Visualize(c.Core, []Mark{{Row: "f1", Start: c.Core[0].Call, End: c.At, Text: "net.partition"}}, &page); err != nil || !strings.Contains(page.String(), "net.partition") {
+				t.Errorf("Visualize: %v, %d bytes", err, page.Len())
+			}
+		})
 	}
 }

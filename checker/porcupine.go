@@ -3,7 +3,10 @@ package checker
 import (
 	"context"
 	"fmt"
+	"io"
+	"math"
 	"runtime/metrics"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +17,7 @@ import (
 
 // A limit is the budget that all searches of a check share.
 type limit struct {
+	telling
 	ctx      context.Context
 	deadline time.Time
 	heap     uint64 // bytes of live heap objects at which searches stop
@@ -21,7 +25,7 @@ type limit struct {
 }
 
 func newLimit(ctx context.Context, opt Options) *limit {
-	l := &limit{ctx: ctx, deadline: time.Now().Add(opt.Budget), heap: heapBytes() + uint64(opt.Memory)}
+	l := &limit{telling: telling{opt.Untimed}, ctx: ctx, deadline: time.Now().Add(opt.Budget), heap: heapBytes() + uint64(opt.Memory)}
 	l.explain.Store(int64(opt.Explain))
 	return l
 }
@@ -187,4 +191,85 @@ func searchUntil(p piece, l *limit, until time.Time) (Verdict, string) {
 		return Unknown, w.why
 	}
 	return Illegal, ""
+}
+
+// A Mark is something that happened beside the operations, for a picture.
+type Mark struct {
+	Row        string // marks of one row are drawn on one line
+	Start, End int64
+	Text       string
+}
+
+// Visualize writes porcupine's picture of a few operations on one key, a page
+// of HTML. It is of porcupine's own search: the longest orders that work.
+func Visualize(ops []history.Op, marks []Mark, to io.Writer) error {
+	t := newTexts()
+	end := int64(math.MinInt64)
+	for i := range ops {
+		end = max(end, ops[i].Return)
+	}
+	for _, m := range marks {
+		end = max(end, m.Start)
+	}
+	model := porcupine.Model{
+		Init: func() any { return int32(0) },
+		Step: func(state, input, _ any) (bool, any) {
+			ok, next := t.apply(state.(int32), input.(seenStep).step)
+			return ok, next
+		},
+		Equal:             func(a, b any) bool { return a.(int32) == b.(int32) },
+		DescribeOperation: func(input, _ any) string { return describe(input.(seenStep).op) },
+		DescribeState: func(state any) string {
+			if n := state.(int32); n > 0 {
+				return show(&t.all[n])
+			}
+			return show(nil)
+		},
+	}
+	var events []porcupine.Operation
+	for i := range ops {
+		o := &op{&ops[i], ops[i].Return}
+		if o.Outcome == history.Fail || o.Outcome == history.Unknown && o.Kind == history.Get {
+			continue
+		}
+		if o.Outcome == history.Unknown {
+			o.ret = end + (end-ops[0].Call)/10 + 1
+		}
+		events = append(events, porcupine.Operation{ClientId: i, Input: seenStep{t.step(o), o}, Call: o.Call, Return: o.ret})
+	}
+	_, info := porcupine.CheckOperationsVerbose(model, events, 0)
+	var notes []porcupine.Annotation
+	for _, m := range marks {
+		notes = append(notes, porcupine.Annotation{Tag: m.Row, Start: m.Start, End: min(m.End, end), Description: m.Text, BackgroundColor: "#f3d9d9"})
+	}
+	info.AddAnnotations(notes)
+	if err := porcupine.Visualize(model, info, to); err != nil {
+		return fmt.Errorf("draw: %w", err)
+	}
+	return nil
+}
+
+type seenStep struct {
+	*step
+	op *op
+}
+
+// describe is an operation in a picture.
+func describe(o *op) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d: %s", o.ID, o.Kind)
+	if o.Kind == history.CAS {
+		fmt.Fprintf(&b, " %s→%s", show(o.Expect), show(o.Value))
+	} else if o.Value != nil {
+		fmt.Fprintf(&b, " %s", show(o.Value))
+	}
+	switch {
+	case o.Outcome == history.Unknown:
+		b.WriteString(" (unknown)")
+	case o.Blind:
+		b.WriteString(" refused")
+	case o.observes():
+		fmt.Fprintf(&b, " found %s", show(o.Result))
+	}
+	return b.String()
 }

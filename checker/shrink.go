@@ -37,7 +37,7 @@ func shrink(k *keyed, p piece, l *limit) Conflict {
 		o := &ops[i]
 		c.Ops = append(c.Ops, o.ID)
 		if len(lines) < 8 {
-			lines = append(lines, tell(o))
+			lines = append(lines, l.tell(o))
 		}
 	}
 	if more := len(ops) - len(lines); more > 0 {
@@ -47,9 +47,9 @@ func shrink(k *keyed, p piece, l *limit) Conflict {
 	return c
 }
 
-func tell(o *op) string {
+func (t telling) tell(o *op) string {
 	var b strings.Builder
-	b.WriteString(who(o))
+	b.WriteString(t.who(o))
 	if o.Kind == history.CAS {
 		fmt.Fprintf(&b, " %s→%s", show(o.Expect), show(o.Value))
 	} else if o.Value != nil {

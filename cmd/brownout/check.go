@@ -24,6 +24,7 @@ type checkOptions struct {
 	budget        judge.Options
 	format, model string
 	init          string
+	explain       string          // directory for pictures
 	history       foreign.Options // of the three above
 }
 
@@ -61,6 +62,7 @@ shows nothing, 2 one is no history. The worst of several counts: 2, 3, 4, 0.`,
 	cmd.Flags().DurationVar(&opt.budget.Budget, "budget", 0, "time the checker may take for each (default 2m)")
 	cmd.Flags().StringVar(&opt.format, "format", "", "of the files: brownout, jepsen-log, kv-log or edn (default: by their first line)")
 	cmd.Flags().StringVar(&opt.model, "model", "", "of the files: kv, cas-register, append-list or mutex (default: by the format)")
+	cmd.Flags().StringVar(&opt.explain, "explain", "", "write each conflict's operations, a timeline and porcupine's picture into this `directory`")
 	cmd.Flags().StringVar(&opt.init, "init", "", "the register's value at the start; nil is none")
 	return cmd
 }
@@ -109,6 +111,9 @@ func checkOne(ctx context.Context, o *output, arg string, opt checkOptions) (int
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", dir, err)
 	}
+	if err := explain(opt, res.Consistency, res.Faults); err != nil {
+		return 0, err
+	}
 	if o.json {
 		return res.ExitCode, o.print(res.Consistency)
 	}
@@ -129,10 +134,21 @@ func checkHistory(ctx context.Context, o *output, path string, opt checkOptions)
 	}
 	code := judge.ConsistencyVerdict(c).ExitCode()
 	c.File = path
+	if err := explain(opt, c, nil); err != nil {
+		return 0, err
+	}
 	if o.json {
 		return code, o.print(c)
 	}
 	return code, report.Consistency(o.out, path, c, o.colour)
+}
+
+// explain writes pictures of what is wrong, if they are wanted.
+func explain(opt checkOptions, c run.Consistency, faults []run.Fault) error {
+	if opt.explain == "" {
+		return nil
+	}
+	return report.Violations(opt.explain, c, faults)
 }
 
 // located says where in a file an error is, as compilers do.

@@ -70,7 +70,9 @@ func History(ctx context.Context, r io.Reader, format foreign.Options, opt Optio
 	if err != nil {
 		return run.Consistency{}, err
 	}
-	res, err := checker.Check(ctx, h.Ops, opt.checker())
+	limits := opt.checker()
+	limits.Untimed = h.Untimed
+	res, err := checker.Check(ctx, h.Ops, limits)
 	if e, ok := errors.AsType[*checker.InvalidError](err); ok {
 		return run.Consistency{}, &history.LineError{Line: h.Line(e.Index), Err: fmt.Errorf("operation %d: %s", e.Op, e.Why)}
 	}
@@ -189,6 +191,9 @@ func (rec *record) result(c checker.Result, d checker.DurabilityResult) run.Resu
 	rec.overlap(res.Faults)
 	res.Progress = rec.progress(res.Faults)
 	res.Replicas = rec.replicas()
+	for i, v := range c.Conflicts[:len(res.Consistency.Violations)] {
+		rec.explain(&res.Consistency.Violations[i], &v, res.Faults)
+	}
 	for _, e := range rec.events {
 		res.Interrupted = res.Interrupted || e.Type == run.Interrupted
 	}
@@ -218,7 +223,11 @@ func consistencyOf(c checker.Result) run.Consistency {
 		if v.More > 0 {
 			text += fmt.Sprintf(" (and %d more conflicts on this key)", v.More)
 		}
-		out.Violations = append(out.Violations, run.Conflict{Key: v.Key, Label: v.Label, Ops: v.Ops, Text: text})
+		c := run.Conflict{Key: v.Key, Label: v.Label, Ops: v.Ops, Text: text, At: v.At, Arrows: v.Arrows}
+		for i := range v.Core {
+			c.Core = append(c.Core, history.AppendJSON(nil, &v.Core[i]))
+		}
+		out.Violations = append(out.Violations, c)
 	}
 	return out
 }

@@ -99,5 +99,8 @@ func Write(dir string, fsys fs.FS, r run.Result) error {
 			return fmt.Errorf("write %s: %w", f.name, err)
 		}
 	}
+	if err := Violations(filepath.Join(dir, run.ViolationsDir), r.Consistency, r.Faults); err != nil {
+		return fmt.Errorf("draw violations: %w", err)
+	}
 	return nil
 }

@@ -211,6 +211,9 @@ func consistency(b *bytes.Buffer, s style, c run.Consistency) {
 			break
 		}
 		fmt.Fprintf(b, "       %s: %s\n", v.Label, v.Text)
+		for _, line := range v.Context {
+			fmt.Fprintf(b, "         %s\n", line)
+		}
 	}
 }
 
@@ -349,7 +352,7 @@ func trust(b *bytes.Buffer, s style, r run.Result) {
 func Next(r run.Result) string {
 	switch {
 	case r.Verdict == run.Violation:
-		return fmt.Sprintf("look at the operations above in %s; the nodes' logs are in %s/. The same plan again: --seed %d", run.HistoryFile, run.NodesDir, r.Seed)
+		return fmt.Sprintf("look at the operations above in %s, or at the pictures in %s/; the nodes' logs are in %s/. The same plan again: --seed %d", run.HistoryFile, run.ViolationsDir, run.NodesDir, r.Seed)
 	case r.Verdict == run.Fail:
 		return fmt.Sprintf("compare the phases above; the nodes' logs are in %s/, samples in %s. The same plan again: --seed %d", run.NodesDir, run.TelemetryFile, r.Seed)
 	case r.Verdict != run.Inconclusive:

@@ -15,6 +15,7 @@ const (
 	ResultFile    = "result.json"
 	JUnitFile     = "junit.xml"
 	SummaryFile   = "summary.md"
+	ViolationsDir = "violations" // of each conflict its operations, a timeline and porcupine's picture
 	NodesDir      = "nodes"
 	CleanupFile   = "cleanup.json"
 )

@@ -1,5 +1,7 @@
 package run
 
+import "encoding/json"
+
 // ResultSchema is the version of result.json.
 const ResultSchema = "brownout.result/1"
 
@@ -113,6 +115,12 @@ type Conflict struct {
 	Label string  `json:"label"` // stale read, lost update, ...
 	Ops   []int64 `json:"ops"`
 	Text  string  `json:"text"`
+
+	At      int64             `json:"at_ns"`             // when it could be known
+	Arrows  []string          `json:"arrows,omitempty"`  // why each of two versions would have to precede the other
+	Context []string          `json:"context,omitempty"` // faults in force then, and who led
+	Again   string            `json:"again,omitempty"`   // the command that repeats the run
+	Core    []json.RawMessage `json:"core,omitempty"`    // Ops, and who wrote what they found, as in history.jsonl
 }
 
 // Durability compares acknowledged writes with the final reads.
