@@ -82,6 +82,10 @@ func stick(dir string) error {
 		return err
 	}
 	n := c.Nodes()
+	ours, err := os.Create(filepath.Join(n[0].Data(), "ours"))
+	if err != nil {
+		return err
+	}
 	if err := n[0].SetDisk(ctx, faultfs.Rules{Hang: []faultfs.Op{faultfs.All}}); err != nil {
 		return err
 	}
@@ -92,7 +96,7 @@ func stick(dir string) error {
 		}
 	}
 	// And we are in one ourselves, as a probe of the disk is.
-	go func() { _, _ = os.Create(filepath.Join(n[0].Data(), "ours")) }()
+	go func() { _ = ours.Sync() }()
 	for {
 		if st, err := n[0].DiskStats(ctx); err != nil || st.Waiting > 1 {
 			break
