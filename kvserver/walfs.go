@@ -15,14 +15,18 @@ import (
 // The wal preallocates its files with fallocate, whose extents are marked
 // unwritten: the first write into each makes the next fsync commit the file
 // system's journal, which costs as much again as the data. So this file system
-// writes zeros a little ahead of the wal, which reads the same as before; and
-// it uses fdatasync, since neither size nor any time of the file matters.
+// writes zeros a little ahead of the wal, which reads the same as before, unless
+// the writes are large: then the zeros would cost more than the journal. And it
+// uses fdatasync, since neither size nor any time of the file matters.
 type walFS struct {
 	*fs.FS
 	times *diskTimes
 }
 
-const zeroChunk = 256 << 10
+const (
+	zeroChunk  = 256 << 10
+	largeWrite = 32 << 10
+)
 
 var zeros [zeroChunk]byte
 
@@ -78,7 +82,7 @@ func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
 		return n, err
 	}
 	// What lies behind the end is not the wal's yet, so it may be overwritten.
-	if ahead := min(int64(zeroChunk), f.size-end); ahead > 0 {
+	if ahead := min(int64(zeroChunk), f.size-end); ahead > 0 && len(p) < largeWrite {
 		if _, err := f.File.WriteAt(zeros[:ahead], end); err != nil {
 			return n, err
 		}
