@@ -45,7 +45,7 @@ func TestLawIsWhatTheWireDraws(t *testing.T) {
 				dose := func(add, jitter time.Duration, dist wire.Dist) law {
 					return lawOf(Dose{"add_ns": int64(add), "jitter_ns": int64(jitter), "dist": string(dist)})
 				}
-				if why, ok := dose(add, jitter, dist).fits(got, 0, delayShare, delayLeast); !ok {
+				if why, ok := dose(add, jitter, dist).fits(got, 0, false, delayShare, delayLeast); !ok {
 					t.Error(why)
 				}
 				for name, wrong := range map[string]law{
@@ -54,7 +54,7 @@ func TestLawIsWhatTheWireDraws(t *testing.T) {
 					"twice of it": dose(add, 2*jitter, dist),
 					"more delay":  dose(add+5*testMS, jitter, dist),
 				} {
-					if _, ok := wrong.fits(got, 0, delayShare, delayLeast); ok {
+					if _, ok := wrong.fits(got, 0, false, delayShare, delayLeast); ok {
 						t.Errorf("%s is taken for it", name)
 					}
 				}
@@ -62,7 +62,7 @@ func TestLawIsWhatTheWireDraws(t *testing.T) {
 		}
 	}
 	uniform := drawn(t, wire.Impairment{Delay: add, Jitter: 15 * testMS}, 2000)
-	if _, ok := lawOf(Dose{"add_ns": int64(add), "jitter_ns": int64(8700 * time.Microsecond), "dist": "normal"}).fits(uniform, 0, delayShare, delayLeast); ok {
+	if _, ok := lawOf(Dose{"add_ns": int64(add), "jitter_ns": int64(8700 * time.Microsecond), "dist": "normal"}).fits(uniform, 0, false, delayShare, delayLeast); ok {
 		t.Error("a uniform distribution is taken for a normal one of the same deviation")
 	}
 }

@@ -67,6 +67,14 @@ func trainsFor(limit float64, queue int) trainShape {
 	return s
 }
 
+// queueOf is how many bytes may wait before a limit; 0 if that is not said.
+func queueOf(d Dose) int {
+	if t := d.Duration("queue_time"); t > 0 {
+		return int(d.Float("limit_bits_per_s") * t.Seconds() / 8)
+	}
+	return int(d.Float("queue_bytes"))
+}
+
 func meterRate(b *bench, site Site, d Dose) (Meter, error) {
 	m, err := newLinkMeter(b, site)
 	if err != nil {
@@ -75,7 +83,7 @@ func meterRate(b *bench, site Site, d Dose) (Meter, error) {
 	m.others = nil
 	limit := d.Float("limit_bits_per_s")
 	return &rateMeter{
-		linkMeter: m, limit: limit, trainShape: trainsFor(limit, int(d.Float("queue_bytes"))), starts: make([][]train, len(m.links)),
+		linkMeter: m, limit: limit, trainShape: trainsFor(limit, queueOf(d)), starts: make([][]train, len(m.links)),
 	}, nil
 }
 
@@ -202,8 +210,9 @@ func (m *rateMeter) tolerance(got []float64) float64 {
 }
 
 func (m *rateMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
+	m.limit = d.Float("limit_bits_per_s")
 	m.watch(ctx)
-	queue := max(d.Float("queue_bytes"), float64(m.count*(m.size+headers)))
+	queue := max(float64(queueOf(d)), float64(m.count*(m.size+headers)))
 	patience := min(time.Duration(queue*8/m.limit*float64(time.Second))+arriveBy, m.looks.length()/2)
 	all := m.rates(m.looks, patience)
 	m.probes.mu.Lock()

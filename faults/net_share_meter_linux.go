@@ -19,7 +19,7 @@ type shareMeter struct {
 	linkMeter
 	kind    shareKind
 	want    float64 // 0..1
-	stretch float64 // by which correlation from packet to packet widens the error
+	stretch float64 // of the error of a mean, by correlation from packet to packet
 	rate    float64 // probes a second on each link
 	damage  *damage // for corruption only
 }
@@ -96,17 +96,42 @@ const (
 	shareLeast = 0.002 // of all probes: what a busy host does by itself
 )
 
-func newShareMeter(b *bench, site Site, kind shareKind, want, stretch float64) (*shareMeter, error) {
+func newShareMeter(b *bench, site Site, kind shareKind, d Dose) (*shareMeter, error) {
 	m, err := newLinkMeter(b, site)
 	if err != nil {
 		return nil, err
 	}
-	if !(want > 0 && want <= 1) {
-		return nil, fmt.Errorf("a share of %v of the packets cannot be measured", want)
+	s := &shareMeter{linkMeter: m, kind: kind}
+	if err := s.asks(d); err != nil {
+		return nil, err
 	}
-	s := &shareMeter{linkMeter: m, kind: kind, want: want, stretch: max(stretch, 1)}
-	s.rate = min(pace(len(m.links)+len(m.others), 50, sharePace, shareSum), max(sharePaceL, shareSeen/want))
+	s.rate = min(pace(len(m.links)+len(m.others), 50, sharePace, shareSum), max(sharePaceL, shareSeen/s.want))
 	return s, nil
+}
+
+// asks notes what share a dose asks for. In bursts, the state of the link at one
+// packet tells of the next, which widens the error of a mean of n.
+func (m *shareMeter) asks(d Dose) error {
+	m.want, m.stretch = d.Float("percent")/100, 1
+	if m.kind.word == kindLost.word && m.damage == nil {
+		imp, err := lossOf(d)
+		if err != nil {
+			return err
+		}
+		m.want = imp.Loss
+		if imp.LossEvery > 0 {
+			m.want = 1 / float64(imp.LossEvery)
+		}
+		if g := imp.GE; g.ToBad > 0 {
+			m.want = 1 - (1-m.want)*(1-g.Mean())
+			keep := max(1-g.ToBad-g.ToGood, 0)
+			m.stretch = math.Sqrt((1 + keep) / (1 - keep))
+		}
+	}
+	if !(m.want > 0 && m.want <= 1) {
+		return fmt.Errorf("a share of %v of the packets cannot be measured", m.want)
+	}
+	return nil
 }
 
 func (m *shareMeter) Baseline(ctx context.Context) (Reading, error) {
@@ -121,7 +146,10 @@ func (m *shareMeter) Baseline(ctx context.Context) (Reading, error) {
 	return r, err
 }
 
-func (m *shareMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error) {
+func (m *shareMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
+	if err := m.asks(d); err != nil {
+		return Reading{}, Answer{}, err
+	}
 	m.watch(ctx)
 	var all share
 	var want float64
@@ -129,6 +157,9 @@ func (m *shareMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 	var way []time.Duration
 	for i, l := range m.links {
 		seen := m.look(i)
+		if s := shareOf(seen, func(p *datagram) bool { return p.damaged }); s.k > 0 {
+			bad = append(bad, fmt.Sprintf("%s: %d probes arrived damaged, and no checksum told", l, s.k))
+		}
 		s := m.kind.of(seen)
 		all.k, all.n = all.k+s.k, all.n+s.n
 		way = append(way, delays(seen)...)
@@ -204,16 +235,16 @@ func (m *shareMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 }
 
 func meterDuplicate(b *bench, site Site, d Dose) (Meter, error) {
-	return newShareMeter(b, site, kindTwin, d.Float("percent")/100, 1)
+	return newShareMeter(b, site, kindTwin, d)
 }
 
 func meterReorder(b *bench, site Site, d Dose) (Meter, error) {
-	return newShareMeter(b, site, kindAhead, d.Float("percent")/100, 1)
+	return newShareMeter(b, site, kindAhead, d)
 }
 
 // meterCorrupt measures damage as loss, and looks that it is checksums who do it.
 func meterCorrupt(b *bench, site Site, d Dose) (Meter, error) {
-	m, err := newShareMeter(b, site, kindLost, d.Float("percent")/100, 1)
+	m, err := newShareMeter(b, site, kindLost, d)
 	if err != nil {
 		return nil, err
 	}
@@ -221,8 +252,7 @@ func meterCorrupt(b *bench, site Site, d Dose) (Meter, error) {
 	return m, nil
 }
 
-// meterLoss measures loss by its mean. In bursts, the state of the link at one
-// packet tells of the next, which widens the error of a mean of n.
+// meterLoss measures loss by its mean.
 func meterLoss(b *bench, site Site, d Dose) (Meter, error) {
 	imp, err := lossOf(d)
 	if err != nil {
@@ -232,16 +262,7 @@ func meterLoss(b *bench, site Site, d Dose) (Meter, error) {
 		m, err := newLinkMeter(b, site)
 		return &firstMeter{linkMeter: m, first: int(imp.LossFirst)}, err
 	}
-	mean, stretch := imp.Loss, 1.0
-	if imp.LossEvery > 0 {
-		mean = 1 / float64(imp.LossEvery)
-	}
-	if g := imp.GE; g.ToBad > 0 {
-		mean = 1 - (1-mean)*(1-g.Mean())
-		keep := max(1-g.ToBad-g.ToGood, 0)
-		stretch = math.Sqrt((1 + keep) / (1 - keep))
-	}
-	return newShareMeter(b, site, kindLost, mean, stretch)
+	return newShareMeter(b, site, kindLost, d)
 }
 
 // A firstMeter measures a loss of the first packets and no more: probes share
