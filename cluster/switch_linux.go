@@ -178,6 +178,28 @@ func (s *Switch) take(p *port) error {
 	return nil
 }
 
+// Unplug takes a port away, and what was asked for on its links.
+func (s *Switch) Unplug(ctx context.Context, index int) error {
+	s.mu.Lock()
+	p := s.ports[index]
+	var links [][2]int
+	for pair := range s.inOut {
+		if pair[0] == index || pair[1] == index {
+			links = append(links, pair)
+		}
+	}
+	s.mu.Unlock()
+	if p == nil {
+		return fmt.Errorf("unplug port %d: nobody is there", index)
+	}
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, s.Impair(ctx, l[0], l[1], wire.Impairment{}))
+	}
+	s.leave(p)
+	return errors.Join(errs...)
+}
+
 // leave undoes as much of a join as there was. Its own errors say less than the
 // one that led here.
 func (s *Switch) leave(p *port) {

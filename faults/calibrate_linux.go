@@ -237,6 +237,8 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	case "cpu.contend", "cpu.steal":
 		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.4g%%", v.Float("asked_percent")), fmt.Sprintf("%.4g%%", v.Float("percent"))
 		r.ErrorPct = off(v.Float("percent"), v.Float("asked_percent"))
+	case "neighbour.noisy":
+		r.Requested, r.MeasuredP50, r.ErrorPct = noisyRow(d, v)
 	case "clock.offset":
 		r.Requested, r.MeasuredP50 = short(signed(d)), short(v.Duration("off"))
 		r.ErrorPct = off(v.Float("off_ns"), float64(signed(d)))

@@ -181,6 +181,12 @@ func TestProvidersConform(t *testing.T) {
 		{"process.restart", "signal", faults.Dose{"data": "same", "down_ns": 200 * ms}, nil, time.Second, none},
 		{"process.restart", "signal", faults.Dose{"data": "lost"}, nil, time.Second, none},
 		{"process.restart", "signal", faults.Dose{"data": "older", "age_ns": 300 * ms}, nil, 1500 * time.Millisecond, none},
+		{"neighbour.noisy", cpuVersion(t), faults.Dose{"cpu": 30.0, "memory_bytes": int64(32 << 20), "net_bits_per_s": int64(10e6), "disk_bytes_per_s": int64(4 << 20)}, nil, 2 * time.Second, func() string {
+			if ps := c.Switch().Ports(); len(ps) != 4 {
+				return fmt.Sprint("ports ", ps)
+			}
+			return ""
+		}},
 		{"clock.offset", "timens", faults.Dose{"add_ns": 3_600_000 * ms}, nil, 500 * time.Millisecond, none},
 		{"clock.offset", "timens", faults.Dose{"add_ns": 60_000 * ms, "direction": "back"}, nil, 500 * time.Millisecond, none},
 		{"clock.skew", "agent", faults.Dose{"add_ns": 5_000 * ms}, faults.Dose{"add_ns": 5_000 * ms, "direction": "back"}, 300 * time.Millisecond, none},

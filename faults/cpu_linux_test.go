@@ -9,6 +9,7 @@ import (
 	"brownout/cluster"
 	"brownout/faults"
 	"brownout/faults/faultstest"
+	"brownout/internal/sys/cgroup"
 )
 
 // conformCPU tests the faults of the CPU that need no busy node.
@@ -125,4 +126,17 @@ func TestDosesThatCannotBeGivenAreRefusedWithTheirRange(t *testing.T) {
 			}
 		})
 	}
+}
+
+// cpuVersion names the provider of this host's cpu controller.
+func cpuVersion(t *testing.T) string {
+	h, err := cgroup.Discover()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := h.Controller("cpu")
+	if err != nil {
+		t.Skip(err)
+	}
+	return fmt.Sprintf("cgroup%d", c.Version)
 }

@@ -30,7 +30,11 @@ var systemGrid = map[string]struct {
 	}},
 	"process.kill":      {1500 * time.Millisecond, times("restart", 300, 400, 500, 750, 1000)},
 	"process.crashloop": {3 * time.Second, times("every", 200, 300, 500, 750, 1000)},
-	"clock.offset":      {500 * time.Millisecond, times("add", 10, 1000, 60_000, 3_600_000, 86_400_000)},
+	"neighbour.noisy": {2 * time.Second, []Dose{
+		{"cpu": 20.0}, {"cpu": 50.0}, {"memory_bytes": int64(64 << 20)}, {"net_bits_per_s": int64(20e6)}, {"disk_bytes_per_s": int64(8 << 20)},
+		{"cpu": 50.0, "memory_bytes": int64(32 << 20), "net_bits_per_s": int64(10e6), "disk_bytes_per_s": int64(4 << 20)},
+	}},
+	"clock.offset": {500 * time.Millisecond, times("add", 10, 1000, 60_000, 3_600_000, 86_400_000)},
 	"clock.skew": {time.Second, append(times("add", 10, 1000, 60_000, 3_600_000, 86_400_000),
 		Dose{"rate": 0.5}, Dose{"rate": 1.0}, Dose{"rate": 10.0}, Dose{"rate": 10.0, "direction": "back"}, Dose{"rate": 50.0})},
 }

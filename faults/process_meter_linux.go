@@ -340,7 +340,9 @@ func (m *killMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error
 		if longest < 10*killPing {
 			alive = append(alive, fmt.Sprintf("%s: answered pings all the time", m.pingers.nodes[i].Name()))
 		}
-		if m.restart > 0 && longest < m.restart-tolerance(m.restart, killShare, killLeast) && end.Sub(m.begun) > m.restart {
+		// A silence that lasts says nothing yet of how long it will be.
+		over := longest > end.Sub(m.lastOf(i))
+		if m.restart > 0 && over && longest < m.restart-tolerance(m.restart, killShare, killLeast) {
 			alive = append(alive, fmt.Sprintf("%s: down for %s, less than %s", m.pingers.nodes[i].Name(), short(longest), short(m.restart)))
 		}
 	}

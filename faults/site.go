@@ -306,9 +306,9 @@ func disturbs(a string, at Site, b string, bt Site) bool {
 	case "net": // its probes have sockets of their own: only the network hurts them
 		return family(b) == "net" && shareLink(false)
 	case "disk":
-		return family(b) == "disk" && shareNode
+		return family(b) == "disk" && shareNode || family(b) == "neighbour"
 	case "cpu":
-		return (family(b) == "cpu" || family(b) == "process" || family(b) == "gc" || powerless(b)) && shareNode
+		return family(b) == "neighbour" || family(b) != "net" && (family(b) != "disk" || powerless(b)) && shareNode
 	default: // gc, process: pings answered by the node itself
 		return family(b) == "net" && shareLink(true) || family(b) != "net" && (family(b) != "disk" || powerless(b)) && shareNode
 	}

@@ -206,6 +206,8 @@ func (f *Fault) checkParams(k plan.Kind) (out []problem) {
 	switch {
 	case len(k.OneOf) > 0 && len(given) == 0:
 		out = append(out, problem{path: k.Name, msg: fmt.Sprintf("%s has none of %s", k.Name, strings.Join(k.OneOf, ", ")), hint: "write one of them", needs: []string{k.Name}})
+	case len(k.AnyOf) > 0 && !slices.ContainsFunc(k.AnyOf, func(name string) bool { p, _ := param(k, name); return f.Params.Has(p.Key()) }):
+		out = append(out, problem{path: k.Name, msg: fmt.Sprintf("%s has none of %s", k.Name, strings.Join(k.AnyOf, ", ")), hint: "write one or more of them", needs: []string{k.Name}})
 	case len(given) > 1:
 		out = append(out, problem{path: join(k.Name, given[1]), msg: fmt.Sprintf("%s beside %s; they are two ways to say one thing", given[1], given[0])})
 	}

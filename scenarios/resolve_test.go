@@ -152,7 +152,7 @@ func TestDefaultsOfFaultsAreInThePlan(t *testing.T) {
 					t.Errorf("%s %s: %v", k.Name, p.Name, err)
 				}
 			}
-			if p.Required || len(k.OneOf) > 0 && k.OneOf[0] == p.Name {
+			if p.Required || len(k.OneOf) > 0 && k.OneOf[0] == p.Name || len(k.AnyOf) > 0 && k.AnyOf[0] == p.Name {
 				v, err := parseParam(p, paramExample(p))
 				if err != nil {
 					t.Fatal(err)

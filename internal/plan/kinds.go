@@ -65,6 +65,7 @@ type Kind struct {
 	Params    []Param
 	Instant   bool     // needs no `for`
 	OneOf     []string // parameters of which exactly one is to be given
+	AnyOf     []string // of which at least one is
 }
 
 // Kinds is the vocabulary of faults. Parser, schema, docs and doctor are loops over it.
