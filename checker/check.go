@@ -257,11 +257,6 @@ func Check(ctx context.Context, ops []history.Op, opt Options) (Result, error) {
 	}
 	slices.SortStableFunc(res.Conflicts, func(a, b Conflict) int { return cmp.Compare(a.At, b.At) })
 	res.Conflicts = res.Conflicts[:min(len(res.Conflicts), opt.Keys)]
-	for i := range res.Conflicts {
-		c := &res.Conflicts[i]
-		at, _ := slices.BinarySearchFunc(keys, c.Key, func(k keyed, key string) int { return strings.Compare(k.key, key) })
-		c.Core = keys[at].core(c.Ops)
-	}
 	if len(undecided) > 0 {
 		res.Verdict = Unknown
 		res.Why = fmt.Sprintf("%d of %d keys undecided; %s", len(undecided), len(keys), undecided[0])
@@ -340,6 +335,7 @@ func checkKey(k *keyed, limit *limit) answer {
 	kept, words, pruned, bounded := prune(k.ops)
 	a := answer{verdict: OK, pruned: pruned, bounded: bounded}
 	if c, ok := explain(k, kept, words, limit.telling); ok {
+		c.Core = core(c.Ops, kept, k.failed, words)
 		a.verdict, a.conflict = Illegal, c
 		return a
 	}
@@ -350,6 +346,7 @@ func checkKey(k *keyed, limit *limit) answer {
 		case Illegal:
 			a.verdict = Illegal
 			a.conflict = shrink(k, p, limit)
+			a.conflict.Core = core(a.conflict.Ops, kept, k.failed, words)
 			return a
 		case Unknown:
 			a.verdict = Unknown

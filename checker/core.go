@@ -11,18 +11,9 @@ import (
 const maxCore = 64
 
 // core returns the operations numbered ids, and with them the writers of all
-// that they found or expected, as far as there are not too many.
-func (k *keyed) core(ids []int64) []history.Op {
-	all := slices.Clone(k.ops)
-	for _, o := range k.failed {
-		all = append(all, op{o, never})
-	}
-	sortOps(all)
-	w := newWords(k.ops)
-	byID := make(map[int64]int, len(all))
-	for i := range all {
-		byID[all[i].ID] = i
-	}
+// that they found or expected, as far as there are not too many. w are the words
+// of ops.
+func core(ids []int64, ops []op, failed []*history.Op, w *words) []history.Op {
 	picked := map[int]bool{}
 	var todo []int
 	pick := func(i int) {
@@ -31,27 +22,35 @@ func (k *keyed) core(ids []int64) []history.Op {
 			todo = append(todo, i)
 		}
 	}
-	for _, id := range ids {
-		if i, ok := byID[id]; ok {
+	for i := range ops {
+		if slices.Contains(ids, ops[i].ID) {
 			pick(i)
 		}
 	}
 	for len(todo) > 0 {
-		o := &all[todo[0]]
+		o := &ops[todo[0]]
 		todo = todo[1:]
 		for _, v := range []*string{o.Result, o.Expect} {
 			for _, word := range w.parse(v).words {
 				for _, i := range w.owners[word] {
-					pick(byID[k.ops[i].ID])
+					pick(i)
 				}
 			}
 		}
 	}
-	out := make([]history.Op, 0, len(picked))
-	for i := range all {
-		if picked[i] {
-			out = append(out, *all[i].Op)
+	out := []op{}
+	for i := range picked {
+		out = append(out, ops[i])
+	}
+	for _, o := range failed {
+		if slices.Contains(ids, o.ID) {
+			out = append(out, op{o, never})
 		}
 	}
-	return out
+	sortOps(out)
+	core := make([]history.Op, len(out))
+	for i := range out {
+		core[i] = *out[i].Op
+	}
+	return core
 }
