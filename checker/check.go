@@ -335,7 +335,7 @@ func checkKey(k *keyed, limit *limit) answer {
 	kept, words, pruned, bounded := prune(k.ops)
 	a := answer{verdict: OK, pruned: pruned, bounded: bounded}
 	if c, ok := explain(k, kept, words, limit.telling); ok {
-		c.Core = core(c.Ops, kept, k.failed, words)
+		c.Core = coreOf(c.Ops, kept, k.failed, words)
 		a.verdict, a.conflict = Illegal, c
 		return a
 	}
@@ -346,7 +346,7 @@ func checkKey(k *keyed, limit *limit) answer {
 		case Illegal:
 			a.verdict = Illegal
 			a.conflict = shrink(k, p, limit)
-			a.conflict.Core = core(a.conflict.Ops, kept, k.failed, words)
+			a.conflict.Core = coreOf(a.conflict.Ops, kept, k.failed, words)
 			return a
 		case Unknown:
 			a.verdict = Unknown

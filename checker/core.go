@@ -10,10 +10,10 @@ import (
 // bring all their writers.
 const maxCore = 64
 
-// core returns the operations numbered ids, and with them the writers of all
+// coreOf returns the operations numbered ids, and with them the writers of all
 // that they found or expected, as far as there are not too many. w are the words
 // of ops.
-func core(ids []int64, ops []op, failed []*history.Op, w *words) []history.Op {
+func coreOf(ids []int64, ops []op, failed []*history.Op, w *words) []history.Op {
 	picked := map[int]bool{}
 	var todo []int
 	pick := func(i int) {
