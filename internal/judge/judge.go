@@ -11,6 +11,7 @@
 package judge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,6 +82,9 @@ func History(ctx context.Context, r io.Reader, format foreign.Options, opt Optio
 	}
 	c := consistencyOf(res)
 	c.Model, c.Format = string(h.Model), string(h.Format)
+	if res.Verdict == checker.Illegal && !h.Untimed {
+		c.Levels = levels(h.Ops, func(*history.Op) string { return "all" })
+	}
 	if c.Verdict == string(checker.OK) {
 		c.Why = nothingObserved(res)
 	}
@@ -189,6 +193,9 @@ func (rec *record) result(c checker.Result, d checker.DurabilityResult) run.Resu
 	res.Load = rec.load(res.Phases)
 	res.Faults = rec.faults(res.Phases)
 	rec.overlap(res.Faults)
+	if c.Verdict == checker.Illegal {
+		res.Consistency.Levels = levels(rec.all, rec.readMode())
+	}
 	res.Progress = rec.progress(res.Faults)
 	res.Replicas = rec.replicas()
 	for i, v := range c.Conflicts[:len(res.Consistency.Violations)] {
@@ -214,6 +221,13 @@ func consistencyOf(c checker.Result) run.Consistency {
 	out := run.Consistency{
 		Model: c.Model, Verdict: string(c.Verdict), Engine: c.Engine, Ops: c.Ops, Keys: c.Keys, CPU: int64(c.CPU),
 		Why: c.Why, Violations: []run.Conflict{},
+		Counts: run.Counts{Reads: c.Counts.Reads, Writes: c.Counts.Writes, Unknown: c.Counts.Unknown, Failed: c.Counts.Failed},
+	}
+	if c.Counts.Writes > 0 {
+		out.Counts.ReadsPerWrite = float64(c.Counts.Reads) / float64(c.Counts.Writes)
+	}
+	if c.Ops > 0 {
+		out.Counts.UnknownShare = float64(c.Counts.Unknown) / float64(c.Ops)
 	}
 	if c.Verdict == checker.Illegal {
 		out.Why = fmt.Sprintf("%d of %d keys are not linearizable, %d conflicts", c.Illegal, c.Keys, c.Found)
@@ -230,6 +244,41 @@ func consistencyOf(c checker.Result) run.Consistency {
 		out.Violations = append(out.Violations, c)
 	}
 	return out
+}
+
+// levels says which weaker levels a history kept.
+func levels(ops []history.Op, mode func(*history.Op) string) (out []run.Level) {
+	of := func(g checker.Guarantee) run.Guarantee {
+		v := unknown
+		switch {
+		case g.Broken > 0:
+			v = "no"
+		case g.Checked > 0:
+			v = "ok"
+		}
+		return run.Guarantee{Verdict: v, Checked: g.Checked, Broken: g.Broken, First: g.First}
+	}
+	for _, l := range checker.Levels(ops, mode) {
+		out = append(out, run.Level{
+			Mode: l.Mode, Reads: l.Reads, Stale: l.Stale, StaleMax: l.StaleMax, StaleP99: l.StaleP99, VersionsMax: l.VersionsMax,
+			ReadYourWrites: of(l.ReadYourWrites), MonotonicReads: of(l.MonotonicReads),
+			MonotonicWrites: of(l.MonotonicWrites), WritesFollowReads: of(l.WritesFollowReads),
+		})
+	}
+	return out
+}
+
+// readMode names reads by how the target answers them, and by whom.
+func (rec *record) readMode() func(*history.Op) string {
+	reads := cmp.Or(rec.plan.Target.Config["reads"], "readindex")
+	reigns := rec.reigns()
+	return func(o *history.Op) string {
+		n, _ := slices.BinarySearchFunc(reigns, o.Return+1, func(r reign, t int64) int { return cmp.Compare(r.from, t) })
+		if n > 0 && reigns[n-1].node == o.Node {
+			return reads + " by the leader"
+		}
+		return reads + " by others"
+	}
 }
 
 func durabilityOf(d checker.DurabilityResult) run.Durability {

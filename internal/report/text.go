@@ -215,6 +215,26 @@ func consistency(b *bytes.Buffer, s style, c run.Consistency) {
 			fmt.Fprintf(b, "         %s\n", line)
 		}
 	}
+	levels(b, c.Levels)
+}
+
+func levels(b *bytes.Buffer, all []run.Level) {
+	for _, l := range all {
+		fmt.Fprintf(b, "       of %d reads %s: %d stale", l.Reads, l.Mode, l.Stale)
+		if l.Stale > 0 {
+			fmt.Fprintf(b, ", by up to %s and %d versions", Duration(l.StaleMax), l.VersionsMax)
+		}
+		for _, g := range []struct {
+			name string
+			run.Guarantee
+		}{{"read your writes", l.ReadYourWrites}, {"monotonic reads", l.MonotonicReads}, {"monotonic writes", l.MonotonicWrites}, {"writes follow reads", l.WritesFollowReads}} {
+			fmt.Fprintf(b, "; %s %s %s", g.name, marks[g.Verdict], g.Verdict)
+			if g.Broken > 0 {
+				fmt.Fprintf(b, " (%d of %d)", g.Broken, g.Checked)
+			}
+		}
+		b.WriteByte('\n')
+	}
 }
 
 // Consistency prints the check of a history that belongs to no run.

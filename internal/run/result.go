@@ -107,6 +107,41 @@ type Consistency struct {
 	CPU        int64      `json:"cpu_ns"`
 	Why        string     `json:"why,omitempty"` // of unknown
 	Violations []Conflict `json:"violations"`
+	Levels     []Level    `json:"levels,omitempty"` // of a history that is not linearizable; else all of them hold
+	Counts     Counts     `json:"counts"`
+}
+
+// Counts say how telling a history is.
+type Counts struct {
+	Reads         int     `json:"reads"`  // that completed
+	Writes        int     `json:"writes"` // that were acknowledged
+	Unknown       int     `json:"unknown"`
+	Failed        int     `json:"failed"`
+	ReadsPerWrite float64 `json:"reads_per_write"`
+	UnknownShare  float64 `json:"unknown_share"` // 0..1
+}
+
+// Level is what reads of one mode kept of what is weaker than linearizability.
+// All numbers are lower bounds.
+type Level struct {
+	Mode              string    `json:"mode"`
+	Reads             int       `json:"reads"`
+	Stale             int       `json:"stale"`
+	StaleMax          int64     `json:"stale_max_ns"`
+	StaleP99          int64     `json:"stale_p99_ns"`
+	VersionsMax       int       `json:"versions_max"`
+	ReadYourWrites    Guarantee `json:"read_your_writes"`
+	MonotonicReads    Guarantee `json:"monotonic_reads"`
+	MonotonicWrites   Guarantee `json:"monotonic_writes"`
+	WritesFollowReads Guarantee `json:"writes_follow_reads"`
+}
+
+// Guarantee says whether a session guarantee held.
+type Guarantee struct {
+	Verdict string `json:"verdict"` // ok, no, unknown: it was never put to the test
+	Checked int    `json:"checked"`
+	Broken  int    `json:"broken"`
+	First   int64  `json:"first_op,omitempty"` // that broke it
 }
 
 // Conflict explains one conflict on one key.
