@@ -34,6 +34,8 @@ type Metrics struct {
 	PeerRPCs   uint64  `json:"peer_rpcs"` // heartbeats and unpipelined entries
 	PeerFailed uint64  `json:"peer_failed"`
 	PeerRTT    Latency `json:"peer_rtt"`
+	SentAhead  uint64  `json:"sent_ahead"`  // messages with entries sent before they were in the leader's own log
+	AheadAsked uint64  `json:"ahead_asked"` // of these, those whose answers were of use
 
 	Raft    map[string]string `json:"raft"`
 	Runtime Runtime           `json:"runtime"`
@@ -62,6 +64,7 @@ type RuntimeH struct {
 
 func (s *server) metrics() Metrics {
 	now := time.Now()
+	ahead, asked := s.trans.aheads()
 	s.writes.mu.Lock()
 	queued := len(s.writes.queue)
 	s.writes.mu.Unlock()
@@ -71,7 +74,7 @@ func (s *server) metrics() Metrics {
 		Entries: s.writes.entries.Load(), EntryCommands: s.writes.commands.Load(), Queued: queued, Commit: s.writes.commit.summary(),
 		Store: s.store.meter.store.summary(), StoreEntries: s.store.meter.entries.Load(), StoreBytes: s.store.meter.bytes.Load(),
 		ReadsConfirmed: s.reads.confirmed.Load(), ReadRounds: s.reads.rounds.Load(), ReadWait: s.reads.wait.summary(),
-		PeerRPCs: s.trans.rpcs.Load(), PeerFailed: s.trans.failed.Load(), PeerRTT: s.trans.rtt.summary(),
+		PeerRPCs: s.trans.rpcs.Load(), PeerFailed: s.trans.failed.Load(), PeerRTT: s.trans.rtt.summary(), SentAhead: ahead, AheadAsked: asked,
 		Raft: s.raft.Stats(), Runtime: runtimeMetrics(),
 	}
 }

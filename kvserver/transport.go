@@ -24,6 +24,8 @@ type link interface {
 	raft.WithClose
 	// ahead sends a leader's new entries before they are in its own log, where that is of use.
 	ahead(logs []*raft.Log, commit uint64)
+	// aheads counts the messages sent that way, and those whose answers Raft has asked for since.
+	aheads() (sent, claimed uint64)
 }
 
 // A transport is the link to the peers, seen from outside: it counts, and it
@@ -267,6 +269,9 @@ func (l *tcpLink) ahead(logs []*raft.Log, commit uint64) {
 		p.ahead(logs, commit)
 	}
 }
+
+// aheads implements [link].
+func (l *tcpLink) aheads() (sent, claimed uint64) { return l.early.Load(), l.claimed.Load() }
 
 // RequestVote implements [raft.Transport].
 func (l *tcpLink) RequestVote(_ raft.ServerID, addr raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
