@@ -274,6 +274,7 @@ type takeMeter struct {
 	cpus  map[string]int // on how many a node is while it lasts
 	spins []spinLook
 	taken []float64 // of what the node and the burners had, in percent
+	ours  []float64 // what the burners used of each of the node's CPUs, in percent
 	base  float64   // what a process got before
 	since []counted
 	waits []schedWait
@@ -351,9 +352,13 @@ func waitOf(n *cluster.Node) (schedWait, error) {
 }
 
 // sharesOf are what a node used and what the run did beside its nodes.
-type sharesOf struct{ node, others time.Duration }
+type sharesOf struct {
+	when         time.Time
+	node, others time.Duration
+}
 
 func (m *takeMeter) shares(n *cluster.Node) (s sharesOf, err error) {
+	s.when = time.Now()
 	if s.others, err = m.b.Cluster.Group().CPUUsage(); err != nil {
 		return s, err
 	}
@@ -388,7 +393,7 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 			}
 			look, err := spin(ctx, m.b.Exe, n, m.cpus[n.Name()], length)
 			if err != nil {
-				m.spins, m.taken = nil, nil
+				m.spins, m.taken, m.ours = nil, nil, nil
 				if ctx.Err() != nil {
 					err = errors.New("too short to measure: the probe did not end")
 				}
@@ -407,6 +412,7 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 				taken = 100 * float64(b.others-a.others) / float64(max(b.others-a.others+b.node-a.node, 1))
 			}
 			m.taken = append(m.taken, taken)
+			m.ours = append(m.ours, 100*float64(b.others-a.others)/float64(max(b.when.Sub(a.when), 1))/float64(m.cpus[n.Name()]))
 			m.spins, m.since, m.waits = append(m.spins, look), append(m.since, before), append(m.waits, wait)
 		}
 	}
@@ -434,6 +440,8 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 		got, want = got+taken/float64(len(m.nodes)), want+asked/float64(len(m.nodes))
 		if tol := max(takePoints, takeShare*asked); math.Abs(taken-asked) > tol {
 			bad = append(bad, fmt.Sprintf("%s: %.1f %% of a CPU were taken from a spinning process, not %.4g %%, tolerance %.1f", n.Name(), taken, asked, tol))
+		} else if !m.ratio && math.Abs(m.ours[i]-asked) > tol {
+			bad = append(bad, fmt.Sprintf("%s: others of this host took it: what the run has beside its nodes used %.1f %% of a CPU", n.Name(), m.ours[i]))
 		}
 	}
 	if throttled > 0 {
@@ -445,7 +453,7 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 	why := fmt.Sprintf("%.4g %% of a CPU to be taken from a spinning process, %.1f %% were (it got %.1f %% before); the node's own threads waited %.1f %% of the time, none was throttled",
 		want, got, m.base, max(waited, 0))
 	if bad != nil {
-		m.spins, m.taken = nil, nil // to be looked at again
+		m.spins, m.taken, m.ours = nil, nil, nil // to be looked at again
 		return values, Answer{false, why + ": " + strings.Join(bad, "; ")}, nil
 	}
 	return values, Answer{true, why}, nil

@@ -55,6 +55,7 @@ func (b Bench) MeterBy(m func(*bench, Site, Dose) (Meter, error), s Site, d Dose
 var (
 	Stopped     = stopped
 	AllowedCPUs = allowedCPUs
+	Usable      = usable
 )
 
 // Watch notes what the nodes use until ctx ends.

@@ -1,0 +1,59 @@
+package faults_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"brownout/faults"
+)
+
+// TestSystemMetersSeeThroughFaultsThatDoNothing: in place of each mechanism
+// there is none, and no meter may be content with that.
+func TestSystemMetersSeeThroughFaultsThatDoNothing(t *testing.T) {
+	c := up(t, 1)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	for _, tt := range []struct {
+		kind string
+		dose faults.Dose
+		want string // part of the reason
+	}{
+		{"cpu.steal", faults.Dose{"percent": 60.0}, "tolerance"},
+		{"cpu.contend", faults.Dose{"burners": int64(4), "weight": int64(4096)}, "tolerance"},
+		{"cpu.pin", faults.Dose{"cpus": "0"}, "was seen on CPU 1"},
+		{"memory.limit", faults.Dose{"limit_bytes": int64(64 << 20)}, "tolerance"},
+		{"memory.pressure", faults.Dose{"limit_bytes": int64(16 << 20)}, "no pressure"},
+		{"memory.oom", faults.Dose{}, "lives"},
+		{"memory.stall", faults.Dose{"length_ns": 200 * ms}, "tolerance"},
+		{"gc.storm", faults.Dose{"heap_bytes": int64(64 << 20), "gogc": int64(10)}, "not the ballast"},
+		{"process.term", faults.Dose{}, "lives"},
+		{"process.restart", faults.Dose{"data": "lost"}, "lives"},
+		{"process.crashloop", faults.Dose{"every_ns": 200 * ms}, "0 of at most"},
+		{"clock.offset", faults.Dose{"add_ns": 60_000 * ms}, "tolerance"},
+		{"clock.skew", faults.Dose{"add_ns": 5_000 * ms}, "tolerance"},
+		{"clock.skew", faults.Dose{"rate": 10.0}, "tolerance"},
+		{"neighbour.noisy", faults.Dose{"cpu": 50.0}, "no tenant"},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			if tt.kind == "cpu.pin" && faults.Usable() < 2 {
+				t.Skip("one CPU")
+			}
+			m, err := bench.Meter(tt.kind, faults.Site{Nodes: []string{"n1"}}, tt.dose)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			if _, err := m.Baseline(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+			defer cancel()
+			r, answer, err := m.Measure(ctx, tt.dose)
+			t.Log(r.Values, answer.Why)
+			if err != nil || answer.Yes || !strings.Contains(answer.Why, tt.want) {
+				t.Errorf("Measure = %v, %q, %v; want no, because of %q", answer.Yes, answer.Why, err, tt.want)
+			}
+		})
+	}
+}
