@@ -159,6 +159,10 @@ timeline:
     - {at: 0s, for: 2s, net.delay: {from: leader, to: followers, add: 2ms}}
     - {at: 0s, for: 2s, cpu.quota: {on: one follower, percent: 20%}}
     - {at: 100ms, for: 2s, process.pause: {on: one follower, length: 300ms, every: 400ms}}
+    - {at: 0s, for: 2s, cpu.steal: {on: one follower, percent: 30%}}
+    - {at: 0s, for: 2s, neighbour.noisy: {on: leader, cpu: 20%, net: 1Mbit/s, disk: 1MiB/s, memory: 8MiB}}
+    - {at: 0s, for: 1500ms, memory.pressure: {on: one follower, limit: 4MiB, rate: 8MiB/s}}
+    - {at: 200ms, for: 1s, memory.stall: {on: one follower, length: 200ms, every: 400ms}}
   recovery: 500ms
 expect: [linearizable]
 `
