@@ -158,7 +158,7 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return nil // whoever failed says why
 		}
-		s := setup{Name: n.name, Dir: n.dir, Disk: c.cfg.Disk, Pass: c.cfg.Passthrough, Hosts: names}
+		s := setup{Name: n.name, Dir: n.dir, Disk: c.cfg.Disk, Pass: c.cfg.Passthrough, Trap: c.cfg.Trap, Hosts: names}
 		if uid != 0 {
 			s.UID = uid + i
 		}

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"time"
 
+	"brownout/internal/faultfs"
 	"brownout/internal/run"
 	"brownout/internal/undo"
 )
@@ -28,6 +29,7 @@ type Config struct {
 	// directly, where the kernel can: nearly the speed of a plain disk, but rules
 	// for reads and writes do not reach files that are open.
 	Passthrough bool
+	Trap        []faultfs.Op    // classes of the targets' own file operations that can be hurt on any disk; see [Node.SetTrap]
 	Journal     *undo.Journal   // every change to the host is journaled before it is made
 	Emit        func(run.Event) // told what happens, from several goroutines but never two at once; default: nobody
 	Seed        uint64          // of what is random in the network's impairments

@@ -58,6 +58,8 @@ type initProcess struct {
 	out    *json.Encoder
 	setup  *setup
 	disk   disk
+	trap   *trap // of the target's calls; nil if it has none
+	beside map[int]bool
 	target int // pid, 0 if it does not run
 }
 
@@ -118,7 +120,10 @@ func (in *initProcess) run() error {
 func (in *initProcess) obey(o order) (report, error) {
 	switch o.Verb {
 	case verbSetup:
-		in.setup = o.Setup
+		in.setup, in.beside = o.Setup, map[int]bool{}
+		if len(o.Setup.Trap) > 0 {
+			in.trap = newTrap(o.Setup.Trap)
+		}
 		if err := buildRoot(in.setup); err != nil {
 			return report{}, fmt.Errorf("build box: %w", err)
 		}
@@ -132,7 +137,7 @@ func (in *initProcess) obey(o order) (report, error) {
 		if in.target != 0 {
 			return report{}, errors.New("it runs already")
 		}
-		pid, notes, err := in.start(*o.Run, o.Offset)
+		pid, notes, err := in.start(*o.Run, o.Offset, false)
 		in.target = pid
 		return report{PID: pid, Notes: notes}, err
 	case verbSignal:
@@ -142,6 +147,22 @@ func (in *initProcess) obey(o order) (report, error) {
 		return report{}, syscall.Kill(in.target, o.Signal)
 	case verbRules:
 		return report{}, in.disk.setRules(o.Rules)
+	case verbTrap:
+		if in.trap == nil {
+			return report{}, errNoTrap
+		}
+		return report{}, in.trap.set(*o.Rules)
+	case verbBeside:
+		pid, notes, err := in.start(*o.Run, 0, true)
+		if err == nil {
+			in.beside[pid] = true
+		}
+		return report{PID: pid, Notes: notes}, err
+	case verbKill:
+		if !in.beside[o.PID] {
+			return report{}, syscall.ESRCH
+		}
+		return report{}, syscall.Kill(o.PID, syscall.SIGKILL)
 	case verbArm:
 		return report{}, in.disk.arm(o.Torn != nil)
 	case verbLose:
@@ -168,6 +189,7 @@ func (in *initProcess) reap() error {
 		case err != nil || pid == 0:
 			return nil
 		case pid != in.target:
+			delete(in.beside, pid)
 			continue
 		}
 		in.target = 0
@@ -183,9 +205,9 @@ func (in *initProcess) reap() error {
 	}
 }
 
-// start runs the target as the node's user in the node's cgroups, and returns
-// its pid as the box sees it.
-func (in *initProcess) start(c Command, offset time.Duration) (pid int, notes []string, err error) {
+// start runs the target as the node's user in the node's cgroups, or another
+// program beside it outside of them, and returns its pid as the box sees it.
+func (in *initProcess) start(c Command, offset time.Duration, beside bool) (pid int, notes []string, err error) {
 	if len(c.Argv) == 0 {
 		return 0, nil, errors.New("no program given")
 	}
@@ -215,12 +237,16 @@ func (in *initProcess) start(c Command, offset time.Duration) (pid int, notes []
 	if uid != 0 {
 		attr.Sys.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}
-	if in.setup.Into {
+	joins := in.setup.Joins
+	if beside {
+		joins = 0
+	}
+	if in.setup.Into && !beside {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fdCgroup
 	}
 	onSpareThread(func() {
 		if err = shiftClocks(offset); err == nil {
-			pid, notes, err = spawn(path, c.Argv, attr, in.setup.Joins)
+			pid, notes, err = spawn(path, c.Argv, attr, joins, in.trap)
 		}
 	})
 	if err != nil {
@@ -257,7 +283,7 @@ func shiftClocks(offset time.Duration) error {
 // start for every node. A thread joins v1 cgroups by itself through their
 // tasks files (60 µs for seven hierarchies); the v2 cgroup it cannot, there the
 // child is cloned into (clone3 with CLONE_INTO_CGROUP).
-func spawn(path string, argv []string, attr *syscall.ProcAttr, joins int) (pid int, notes []string, err error) {
+func spawn(path string, argv []string, attr *syscall.ProcAttr, joins int, trap *trap) (pid int, notes []string, err error) {
 	for i := range joins {
 		if _, err := syscall.Write(fdJoin+i, []byte("0")); err != nil {
 			return 0, nil, fmt.Errorf("join cgroup: %w", err)
@@ -277,6 +303,14 @@ func spawn(path string, argv []string, attr *syscall.ProcAttr, joins int) (pid i
 		}
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return 0, nil, fmt.Errorf("set no_new_privs: %w", err)
+		}
+	}
+	if trap != nil {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return 0, notes, fmt.Errorf("set no_new_privs: %w", err)
+		}
+		if err := trap.install(); err != nil {
+			return 0, notes, err
 		}
 	}
 	pid, err = syscall.ForkExec(path, argv, attr)

@@ -22,6 +22,7 @@ type order struct {
 	Signal syscall.Signal `json:"signal,omitempty"`
 	Offset time.Duration  `json:"offset_ns,omitempty"` // of the target's monotonic and boot time
 	Rules  *faultfs.Rules `json:"rules,omitempty"`
+	PID    int            `json:"pid,omitempty"`
 	Torn   *float64       `json:"torn,omitempty"` // of lose: share of last writes that survives; of arm: whether there is one
 }
 
@@ -33,20 +34,24 @@ const (
 	verbSignal verb = "signal" // send the target a signal
 	verbRules  verb = "rules"  // put new rules for the disk in force
 	verbStats  verb = "stats"  // of the disk
+	verbTrap   verb = "trap"   // put new rules for the target's own calls in force
+	verbBeside verb = "beside" // run another program
+	verbKill   verb = "kill"   // end it
 	verbArm    verb = "arm"    // keep what the disk would lose with power
 	verbLose   verb = "lose"   // lose it, and mount the disk again
 )
 
 // A setup says how a box is to be.
 type setup struct {
-	Name  string `json:"name"`  // host name
-	Dir   string `json:"dir"`   // of the node on the host, hidden below the box's root while it is built
-	Disk  string `json:"disk"`  // see Config
-	Hosts string `json:"hosts"` // content of /etc/hosts
-	UID   int    `json:"uid"`   // of the target; 0 if it cannot have its own
-	Pass  bool   `json:"pass"`  // see Config.Passthrough
-	Joins int    `json:"joins"` // number of inherited files of v1 hierarchies, from fdJoin on
-	Into  bool   `json:"into"`  // whether fdCgroup is inherited
+	Name  string       `json:"name"`           // host name
+	Dir   string       `json:"dir"`            // of the node on the host, hidden below the box's root while it is built
+	Disk  string       `json:"disk"`           // see Config
+	Hosts string       `json:"hosts"`          // content of /etc/hosts
+	UID   int          `json:"uid"`            // of the target; 0 if it cannot have its own
+	Pass  bool         `json:"pass"`           // see Config.Passthrough
+	Trap  []faultfs.Op `json:"trap,omitempty"` // see Config
+	Joins int          `json:"joins"`          // number of inherited files of v1 hierarchies, from fdJoin on
+	Into  bool         `json:"into"`           // whether fdCgroup is inherited
 }
 
 // Files that init inherits.

@@ -61,6 +61,7 @@ type bench struct {
 	demand demand
 
 	hammers hammers // processes of disk.contend
+	traps   ledger[string, faultfs.Rules]
 
 	started atomic.Pointer[clock.Clock] // the run's time line
 
@@ -79,6 +80,7 @@ func newBench(bed Bed) *bench {
 	b.netems.apply = b.emulate
 	b.quotas.apply = b.setQuota
 	b.disks.apply = b.setDisk
+	b.traps.apply = b.setTrap
 	b.downs.apply = b.setDown
 	b.pins.apply = b.setPin
 	b.memory.apply = b.setMemory

@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 			os.Exit(wire.Main(args))
 		case "_spin":
 			os.Exit(faults.SpinMain(args))
+		case "_fileprobe":
+			os.Exit(faults.FileProbeMain(args))
 		case "_tenant":
 			os.Exit(faults.TenantMain(args))
 		case "_flood":
@@ -63,8 +65,8 @@ func up(t *testing.T, nodes int) *cluster.Cluster {
 	return upWith(t, nodes, nil)
 }
 
-// upWith has settings for the target.
-func upWith(t *testing.T, nodes int, settings map[string]string) *cluster.Cluster {
+// upWith has settings for the target, and may change the cluster's.
+func upWith(t *testing.T, nodes int, settings map[string]string, change ...func(*cluster.Config)) *cluster.Cluster {
 	t.Helper()
 	needs.Host(t, needs.Root)
 	kv, err := target.NewKVServer(settings)
@@ -76,10 +78,14 @@ func upWith(t *testing.T, nodes int, settings map[string]string) *cluster.Cluste
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := cluster.Up(t.Context(), cluster.Config{
+	cfg := cluster.Config{
 		ID: fmt.Sprintf("ft%dx%d", os.Getpid(), clusters.Add(1)), Dir: dir, Nodes: nodes, Target: kv,
 		Journal: journal,
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	c, err := cluster.Up(t.Context(), cfg)
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skipf("needs a cluster: %v", err)
 	}

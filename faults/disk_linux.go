@@ -8,14 +8,15 @@ import (
 
 	"brownout/internal/faultfs"
 	"brownout/internal/plan"
+	"brownout/internal/sys/seccomp"
 )
 
 var diskRows = []row{
-	{"disk.delay", meterDisk, []source{{"fuse", newSlowDisk("disk.delay")}}},
-	{"disk.hang", meterHang, []source{{"fuse", newSlowDisk("disk.hang")}}},
+	{"disk.delay", meterDisk, []source{{"fuse", newSlowDisk("disk.delay")}, {"seccomp", newTrap("disk.delay")}}},
+	{"disk.hang", meterHang, []source{{"fuse", newSlowDisk("disk.hang")}, {"seccomp", newTrap("disk.hang")}}},
 	{"disk.rate", meterDiskRate, []source{{"fuse", newSlowDisk("disk.rate")}}},
 	{"disk.iops", meterIOPS, []source{{"fuse", newSlowDisk("disk.iops")}}},
-	{"disk.error", meterDiskErrors, []source{{"fuse", newSlowDisk("disk.error")}}},
+	{"disk.error", meterDiskErrors, []source{{"fuse", newSlowDisk("disk.error")}, {"seccomp", newTrap("disk.error")}}},
 	{"disk.full", meterFull, []source{{"fuse", newSlowDisk("disk.full")}}},
 	{"disk.torn", meterPower, []source{{"fuse", newPowerLoss(true)}}},
 	{"disk.corrupt", meterBitFlips, []source{{"fuse", newSlowDisk("disk.corrupt")}}},
@@ -142,4 +143,56 @@ func (b *bench) setDisk(ctx context.Context, node string, asked []faultfs.Rules)
 	r := diskRules(asked)
 	r.Seed = b.Seed
 	return n.SetDisk(ctx, r)
+}
+
+// A trapFault meets the target's own system calls, on whatever disk they are.
+type trapFault struct {
+	b    *bench
+	kind string
+}
+
+func newTrap(kind string) func(*bench) Provider {
+	return func(b *bench) Provider { return &trapFault{b, kind} }
+}
+
+// Probe: on a cluster that was started without a trap it cannot be had.
+func (f *trapFault) Probe(ctx context.Context) error {
+	if err := seccomp.Probe(); err != nil || f.b == nil {
+		return err
+	}
+	for _, n := range f.b.Cluster.Nodes() {
+		if len(n.Trapped()) == 0 {
+			return &Unsupported{
+				What: f.kind + " by seccomp", Why: "the nodes were started without a trap for their calls",
+				Cure: "provider: seccomp in the scenario, which is known before they start",
+			}
+		}
+	}
+	return nil
+}
+
+func (f *trapFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
+	id := int(probes.Add(1))
+	return f.b.traps.inject(ctx, site.Nodes, d, func(d Dose) (faultfs.Rules, error) {
+		nodes, err := f.b.nodes(site.Nodes)
+		if err != nil {
+			return faultfs.Rules{}, err
+		}
+		for _, n := range nodes {
+			if op := diskOp(d); !slices.Contains(n.Trapped(), op) && !slices.Contains(n.Trapped(), faultfs.All) {
+				return faultfs.Rules{}, fmt.Errorf("%s: the trap of %s is for %v, not %s", f.kind, n.Name(), n.Trapped(), op)
+			}
+		}
+		return diskFault(f.kind, id, d)
+	})
+}
+
+func (b *bench) setTrap(ctx context.Context, node string, asked []faultfs.Rules) error {
+	n, err := b.node(node)
+	if err != nil {
+		return err
+	}
+	r := diskRules(asked)
+	r.Seed = b.Seed
+	return n.SetTrap(ctx, r)
 }

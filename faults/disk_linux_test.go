@@ -62,6 +62,44 @@ func TestDiskProvidersConform(t *testing.T) {
 	}
 }
 
+// TestTrapsConform: faults at the targets' own calls, on their plain disk.
+func TestTrapsConform(t *testing.T) {
+	c := upWith(t, 3, nil, func(cfg *cluster.Config) {
+		cfg.Disk, cfg.Trap = cluster.DiskPlain, []faultfs.Op{faultfs.All}
+	})
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	for _, d := range []struct {
+		kind          string
+		dose, changed faults.Dose
+	}{
+		{"disk.delay", faults.Dose{"op": "fsync", "add_ns": 20 * ms}, faults.Dose{"op": "fsync", "add_ns": 5 * ms}},
+		{"disk.delay", faults.Dose{"op": "write", "add_ns": 5 * ms}, nil},
+		{"disk.delay", faults.Dose{"op": "read", "add_ns": 5 * ms}, nil},
+		{"disk.delay", faults.Dose{"op": "open", "add_ns": 5 * ms}, nil},
+		{"disk.delay", faults.Dose{"op": "rename", "add_ns": 5 * ms}, nil},
+		{"disk.hang", faults.Dose{"op": "fsync"}, nil},
+		{"disk.hang", faults.Dose{"op": "all"}, nil},
+		{"disk.error", faults.Dose{"op": "fsync", "errno": "EIO", "percent": 30.0}, nil},
+		{"disk.error", faults.Dose{"op": "write", "errno": "ENOSPC", "after": int64(5)}, nil},
+	} {
+		t.Run(fmt.Sprint(d.kind, " ", d.dose), func(t *testing.T) {
+			p := bench.Source(d.kind, "seccomp")
+			if err := p.Probe(t.Context()); errors.Is(err, errors.ErrUnsupported) {
+				t.Skip(err)
+			}
+			faultstest.Conform(t, faultstest.Subject{
+				Provider: p, Site: faults.Site{Nodes: []string{"n3"}}, Nowhere: faults.Site{Nodes: []string{"n9"}},
+				Dose: d.dose, Changed: d.changed, Hold: time.Second, Residue: func() string { return "" },
+				Meter: func(site faults.Site, dose faults.Dose) (faults.Meter, error) { return bench.Meter(d.kind, site, dose) },
+			})
+		})
+	}
+	node, _ := c.Node("n3")
+	if ok, err := write(t.Context(), c, node, "after", "all"); err != nil {
+		t.Errorf("write afterwards = %v, %v", ok, err)
+	}
+}
+
 // TestDiskMetersSeeThroughFaultsThatDoNothing: no fault is in force, and every
 // meter says so.
 func TestDiskMetersSeeThroughFaultsThatDoNothing(t *testing.T) {

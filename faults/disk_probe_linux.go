@@ -35,6 +35,9 @@ type diskProber struct {
 	// difference is noted.
 	count func() float64
 
+	begin  func()  // told before each operation, if there is one
+	remote *remote // who does the work, if that is another process
+
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -52,7 +55,15 @@ type diskProbe struct {
 	note     any
 }
 
-func newDiskProber(n *cluster.Node, op faultfs.Op) *diskProber { return newProberAt(n, n.Data(), op) }
+// newDiskProber probes the node's disk. Where the target's calls are trapped, a
+// helper does, whose calls are trapped as well.
+func newDiskProber(n *cluster.Node, op faultfs.Op) *diskProber {
+	p := newProberAt(n, n.Data(), op)
+	if len(n.Trapped()) > 0 {
+		p.remote = &remote{n: n, name: filepath.Base(p.path)}
+	}
+	return p
+}
 
 // newProberAt probes another directory than the node's disk.
 func newProberAt(n *cluster.Node, dir string, op faultfs.Op) *diskProber {
@@ -63,6 +74,11 @@ func newProberAt(n *cluster.Node, dir string, op faultfs.Op) *diskProber {
 func (p *diskProber) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel, p.done = cancel, make(chan struct{})
+	if p.remote != nil {
+		p.err = p.remote.start(p)
+		close(p.done)
+		return
+	}
 	go func() {
 		defer close(p.done)
 		runtime.LockOSThread()
@@ -85,6 +101,9 @@ func (p *diskProber) close() {
 		return
 	}
 	p.cancel()
+	if p.remote != nil {
+		p.remote.end()
+	}
 	select {
 	case <-p.done:
 	case <-time.After(closeWithin):
@@ -178,6 +197,9 @@ const grow faultfs.Op = "append"
 
 // once does an operation, or a train of them, and keeps it.
 func (p *diskProber) once(op func() error, got []byte) (err error) {
+	if p.begin != nil {
+		p.begin()
+	}
 	p.mu.Lock()
 	p.began = time.Now()
 	x := diskProbe{from: p.began}
@@ -252,6 +274,9 @@ func (p *diskProber) look(w spans) (took []time.Duration, on time.Duration, err 
 func (p *diskProber) probes(w spans) (seen []diskProbe, on time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.remote != nil && p.err == nil {
+		p.err = p.remote.follow(p)
+	}
 	for _, x := range p.seen {
 		if w.hold(x.from, x.to) {
 			seen = append(seen, x)

@@ -15,6 +15,7 @@ import (
 	"brownout/cluster"
 	"brownout/faults"
 	"brownout/internal/clock"
+	"brownout/internal/faultfs"
 	"brownout/internal/plan"
 	"brownout/internal/run"
 	systems "brownout/internal/target"
@@ -144,7 +145,7 @@ func (s *session) setup(ctx context.Context) error {
 	s.cluster, err = cluster.Up(ctx, cluster.Config{
 		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: s.target, Exe: s.Exe,
 		Journal: s.journal, Emit: s.events.emit, Seed: s.Plan.Seed, MTU: s.Plan.Network.MTU, Congestion: s.Plan.Network.Congestion,
-		Disk: diskFor(s.Plan.Faults), Passthrough: !touchesData(s.Plan.Faults),
+		Disk: diskFor(s.Plan.Faults), Passthrough: !touchesData(s.Plan.Faults), Trap: trapFor(s.Plan.Faults),
 	})
 	if err != nil {
 		return fmt.Errorf("start cluster: %w", err)
@@ -192,12 +193,36 @@ func (s *session) baseline() plan.Phase {
 }
 
 // diskFor says what disk the faults need. Without any that hurts a disk, a host
-// without FUSE will do.
+// that cannot serve one of ours is as good; and one whose faults are all done by
+// traps at the targets' calls is to be the plain one.
 func diskFor(fs []plan.Fault) string {
-	if slices.ContainsFunc(fs, func(f plan.Fault) bool { return strings.HasPrefix(f.Kind, "disk.") || f.Kind == "power.loss" }) {
-		return cluster.DiskSlowFS
+	trapped := false
+	for _, f := range fs {
+		switch {
+		case !strings.HasPrefix(f.Kind, "disk.") && f.Kind != "power.loss":
+		case f.Provider != trapProvider:
+			return cluster.DiskSlowFS
+		default:
+			trapped = true
+		}
+	}
+	if trapped {
+		return cluster.DiskPlain
 	}
 	return cluster.DiskAny
+}
+
+const trapProvider = "seccomp"
+
+// trapFor are the classes of the targets' calls that faults want trapped. A
+// filter cannot be put on later.
+func trapFor(fs []plan.Fault) (ops []faultfs.Op) {
+	for _, f := range fs {
+		if op := faultfs.Op(f.Params.String("op")); f.Provider == trapProvider && op != "" && !slices.Contains(ops, op) {
+			ops = append(ops, op)
+		}
+	}
+	return ops
 }
 
 // touchesData reports whether a fault needs the nodes' reads and writes to go

@@ -35,6 +35,8 @@ func helper(argv []string) (code int, ok bool) {
 		return workload.LoadMain(args), true
 	case "_tenant":
 		return faults.TenantMain(args), true
+	case "_fileprobe":
+		return faults.FileProbeMain(args), true
 	case "_spin":
 		return faults.SpinMain(args), true
 	case "_flood":

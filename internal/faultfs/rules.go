@@ -317,6 +317,12 @@ func (o Op) covers(op Op) bool { return o == op || o == All }
 // Hangs reports whether operations of a class hang.
 func (e *Engine) Hangs(op Op) bool { return e.classes[index(op)].hang }
 
+// Touches reports whether anything is to happen to operations of a class.
+func (e *Engine) Touches(op Op) bool {
+	c := &e.classes[index(op)]
+	return c.hang || c.delays != nil || e.busy
+}
+
 // Limited reports whether operations of a class wait for those before them.
 func (e *Engine) Limited(op Op) bool {
 	return slices.ContainsFunc(e.rules.Limit, func(l Limit) bool { return l.Op.covers(op) })

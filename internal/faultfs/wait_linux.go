@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// tail is slept by the kernel's timer instead of Go's, which wakes up to
+	// Tail is slept by the kernel's timer instead of Go's, which wakes up to
 	// 1.7 ms late (p99). It is short, since a goroutine in a system call keeps
 	// its P until the runtime takes it away, and others may need that.
-	tail = 2 * time.Millisecond
+	Tail = 2 * time.Millisecond
 	// spin is how much of a delay is not slept at all: the kernel's timer wakes
 	// 50 µs late at the median, with the least slack.
 	spin = 70 * time.Microsecond
@@ -60,7 +60,7 @@ type waiter struct {
 // until waits for a time, or as long as still says so of the rules in force;
 // nil goes on when they change.
 func (w *waiter) until(end time.Time, still func(*Engine) bool) syscall.Errno {
-	for left := time.Until(end); left > tail; left = time.Until(end) {
+	for left := time.Until(end); left > Tail; left = time.Until(end) {
 		change := *w.s.change.Load() // before the rules are looked at
 		if still == nil {
 			change = nil
@@ -68,7 +68,7 @@ func (w *waiter) until(end time.Time, still func(*Engine) bool) syscall.Errno {
 			return 0
 		}
 		interrupted := w.ctx.Done()
-		pause := left - tail
+		pause := left - Tail
 		if w.ctx.Err() != nil {
 			// Any signal interrupts, once: those by which Go preempts a thread, and
 			// the freezer's, too. Only who is being killed does not wait on; the
@@ -96,12 +96,12 @@ func (w *waiter) until(end time.Time, still func(*Engine) bool) syscall.Errno {
 			return syscall.EINTR
 		}
 	}
-	precise(end)
+	Precise(end)
 	return 0
 }
 
-// precise returns at end.
-func precise(end time.Time) {
+// Precise returns at end, which is at most [Tail] away: it keeps its thread.
+func Precise(end time.Time) {
 	// 1 ns instead of 50 µs of slack. It is the thread's, and stays; harmless.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	for left := time.Until(end) - spin; left > 0; left = time.Until(end) - spin {
