@@ -114,6 +114,18 @@ func TestDosesThatCannotBeGivenAreRefusedWithTheirRange(t *testing.T) {
 		{"cpu.steal", "cgroup2 cgroup1", faults.Dose{"percent": 5.0, "burst_ns": 100 * ms}, "1ms to 50ms"},
 		{"cpu.steal", "cgroup2 cgroup1", faults.Dose{"percent": 50.0, "cpus": "4000"}, "this host has"},
 		{"cpu.pin", "cgroup2 cgroup1 affinity", faults.Dose{"cpus": "4000"}, "this host has"},
+		{"memory.limit", "cgroup2 cgroup1", faults.Dose{"limit_bytes": int64(1) << 50}, "this host has"},
+		{"memory.limit", "cgroup2 cgroup1", faults.Dose{"limit_bytes": int64(1) << 20}, "or more"},
+		{"memory.pressure", "cgroup2 cgroup1", faults.Dose{"limit_bytes": int64(4096)}, "1 MiB or more"},
+		{"memory.stall", "cgroup1 cgroup2", faults.Dose{}, "no length"},
+		{"gc.storm", "agent", faults.Dose{"heap_bytes": int64(1) << 50, "gogc": int64(10)}, "half of what this host has"},
+		{"process.crashloop", "signal", faults.Dose{}, "without a time"},
+		{"clock.offset", "timens", faults.Dose{"add_ns": int64(1) << 60, "direction": "back"}, "how long this host is up"},
+		{"clock.skew", "agent", faults.Dose{"rate": 100.0, "direction": "back"}, "below 100%"},
+		{"clock.skew", "agent", faults.Dose{}, "one of add and rate"},
+		{"neighbour.noisy", "cgroup2 cgroup1", faults.Dose{}, "at least one of"},
+		{"neighbour.noisy", "cgroup2 cgroup1", faults.Dose{"cpu": 1e6}, "this host has"},
+		{"neighbour.noisy", "cgroup2 cgroup1", faults.Dose{"memory_bytes": int64(1) << 50}, "half of what this host has"},
 	} {
 		t.Run(tt.kind, func(t *testing.T) {
 			p := supported(t, bench, tt.kind, tt.providers)

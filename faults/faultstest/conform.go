@@ -45,10 +45,12 @@ func Conform(t *testing.T, s Subject) {
 	if s.Changed != nil { // before the injection: its baseline must be healthy
 		second = open(ctx, t, s, s.Changed)
 	}
+	begun := time.Now()
 	inj, err := s.Provider.Inject(ctx, s.Site, s.Dose)
 	if err != nil {
 		t.Fatalf("Inject = %v", err)
 	}
+	t.Logf("took      %v to inject", time.Since(begun).Round(100*time.Microsecond))
 	healed := false
 	defer func() {
 		if !healed {
@@ -115,9 +117,11 @@ func heal(t *testing.T, inj faults.Injection) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), healWithin)
 	defer cancel()
+	begun := time.Now()
 	if err := inj.Heal(ctx); err != nil {
 		t.Errorf("Heal = %v", err)
 	}
+	t.Logf("took      %v to heal", time.Since(begun).Round(100*time.Microsecond))
 }
 
 func gone(ctx context.Context, t *testing.T, m faults.Meter) {
