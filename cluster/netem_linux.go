@@ -103,6 +103,7 @@ func Emulable(imp wire.Impairment) error {
 		{imp.LossEvery > 0 || imp.LossFirst > 0, "it draws losses and does not count packets"},
 		{imp.Duplicate > 0 && (imp.Loss > 0 || imp.GE != wire.GE{}), "it decides on loss and duplication of a packet at once: what it loses of the doubled arrives"},
 		{imp.Reorder > 0 && imp.RateBitsPerSec > 0, "what overtakes would pass its rate limit by"},
+		{imp.Ahead > 0, "what overtakes skips all of its delay"},
 		{imp.Reorder > 0 && imp.Jitter > 0, "with jitter packets overtake anyway"},
 		{imp.Jitter > 0 && imp.RateBitsPerSec > 0, "behind a rate limit its delay varies less than asked"},
 	} {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"brownout/internal/sys/bpf"
 	"brownout/internal/sys/link"
@@ -68,10 +69,12 @@ type Switch struct {
 	emu   emulator
 	ports map[int]*port
 	inOut map[[2]int]wire.Impairment // what is in force; healthy pairs are not in it
+	wired map[[2]int]bool            // pairs of which the wire knows
 
 	wireOnce sync.Once
 	wire     *wire.Client
 	wireErr  error
+	patience time.Duration // with the wire; see [wire.Process]
 	tap      *os.File
 	tapIndex int
 	dead     chan struct{} // closed when a wire that was started has ended, and not by Close
@@ -107,7 +110,7 @@ func NewSwitch(ctx context.Context, cfg SwitchConfig) (s *Switch, err error) {
 		return nil, fmt.Errorf("make switch: %w", err)
 	}
 	s = &Switch{
-		cfg: cfg, ports: map[int]*port{}, inOut: map[[2]int]wire.Impairment{},
+		cfg: cfg, ports: map[int]*port{}, inOut: map[[2]int]wire.Impairment{}, wired: map[[2]int]bool{},
 		dead: make(chan struct{}), closing: make(chan struct{}),
 	}
 	s.close = sync.OnceValue(s.closeAll)
@@ -350,6 +353,7 @@ func (s *Switch) impair(ctx context.Context, src, dst int, imp wire.Impairment) 
 		if err := s.wire.Set(ctx, src, dst, imp); err != nil {
 			return err
 		}
+		s.wired[pair] = true
 		if err := s.steer.Set(src, dst, bpf.Wire); err != nil {
 			return err
 		}
@@ -357,11 +361,13 @@ func (s *Switch) impair(ctx context.Context, src, dst int, imp wire.Impairment) 
 		if err := s.steer.Set(src, dst, bpf.Drop); err != nil {
 			return err
 		}
-		// What the wire still holds comes out now and is dropped, so that
-		// nothing from before the partition turns up after it.
-		s.forget(ctx, pair)
+		// What the wire still holds is dropped, so that nothing from before the
+		// partition turns up after it. The rest of what the wire does there
+		// goes on from where it was when the partition heals.
+		s.rewire(ctx, pair, imp)
 	default:
-		s.forget(ctx, pair) // frames it holds go first
+		s.rewire(ctx, pair, imp) // frames it holds go first
+		delete(s.wired, pair)
 		if err := s.steer.Set(src, dst, s.emu.rule(pair)); err != nil {
 			return err
 		}
@@ -374,14 +380,13 @@ func (s *Switch) impair(ctx context.Context, src, dst int, imp wire.Impairment) 
 	return nil
 }
 
-// forget clears a pair in the wire, which lets out what it holds. A wire that
-// is dead holds nothing.
-func (s *Switch) forget(ctx context.Context, pair [2]int) {
-	if old, ok := s.inOut[pair]; !ok || old.Partition || s.wire == nil {
-		return
+// rewire tells the wire of a pair that is taken off it, if it was on it. A wire
+// that is dead holds nothing.
+func (s *Switch) rewire(ctx context.Context, pair [2]int, imp wire.Impairment) {
+	if s.wired[pair] {
+		// No error of the wire may stop a heal: the rule in the port has the last word.
+		_ = s.wire.Set(context.WithoutCancel(ctx), pair[0], pair[1], imp)
 	}
-	// No error of the wire may stop a heal: the rule in the port has the last word.
-	s.wire.Set(context.WithoutCancel(ctx), pair[0], pair[1], wire.Impairment{})
 }
 
 // Impairment returns what is in force from port src to port dst.
@@ -427,7 +432,7 @@ func (s *Switch) startWire(ctx context.Context) error {
 	if err := s.conn.Up(s.tapIndex); err != nil {
 		return err
 	}
-	p := wire.Process{Exe: s.cfg.Exe, Args: []string{"_wire"}, Tap: tap, Seed: s.cfg.Seed}
+	p := wire.Process{Exe: s.cfg.Exe, Args: []string{"_wire"}, Tap: tap, Seed: s.cfg.Seed, Patience: s.patience}
 	if s.cfg.Run != "" {
 		p.Env = []string{undo.RunEnv + "=" + s.cfg.Run}
 	}
@@ -438,14 +443,31 @@ func (s *Switch) startWire(ctx context.Context) error {
 	s.mu.Lock()
 	s.wire = w
 	s.mu.Unlock()
-	s.watch.Go(func() {
+	s.watch.Go(func() { s.minder(w) })
+	return nil
+}
+
+// pulse is how often the wire is asked whether it is there, so that one that
+// hangs is found while nobody changes a fault.
+const pulse = time.Second
+
+// minder waits for the end of the wire.
+func (s *Switch) minder(w *wire.Client) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	tick := time.NewTicker(pulse)
+	defer tick.Stop()
+	for {
 		select {
 		case <-w.Done():
 			close(s.dead)
+			return
 		case <-s.closing:
+			return
+		case <-tick.C:
+			go w.Ping(ctx) // one that gets no answer ends the wire
 		}
-	})
-	return nil
+	}
 }
 
 // WireDone is closed when the wire has ended before the switch was closed: from

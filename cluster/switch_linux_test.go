@@ -679,28 +679,90 @@ func TestWireIsScheduledInRealTimeUnderAWatchdog(t *testing.T) {
 	}
 }
 
-func TestWireThatHangsIsEnded(t *testing.T) {
-	r := newRig(t, 2)
-	r.impair(t, 0, 1, wire.Impairment{Delay: time.Millisecond})
+// stop hangs the wire and returns when it does.
+func (r *rig) stop(tb testing.TB) {
+	tb.Helper()
 	unix.Kill(r.wire.Pid(), unix.SIGSTOP)
 	for start := time.Now(); ; time.Sleep(time.Millisecond) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.wire.Pid()))
 		if err != nil || time.Since(start) > 5*time.Second {
-			t.Fatalf("wire does not stop: %s, %v", stat, err)
+			tb.Fatalf("wire does not stop: %s, %v", stat, err)
 		}
 		if strings.Contains(string(stat), ") T ") {
-			break
+			return
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if _, _, err := r.WireStats(ctx, false); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, wire.ErrDead) {
-		t.Errorf("stats of a wire that hangs: %v", err)
-	}
-	select {
+}
+
+func TestWireThatHangsIsEndedAndSaysSo(t *testing.T) {
+	r := newRig(t, 2)
+	r.patience = 300 * time.Millisecond
+	r.impair(t, 0, 1, wire.Impairment{Delay: time.Millisecond})
+	r.stop(t)
+	select { // nobody asks it anything
 	case <-r.WireDone():
-	case <-time.After(5 * time.Second):
-		t.Error("a wire whose conversation broke off goes on")
+	case <-time.After(10 * time.Second):
+		t.Fatal("a wire that hangs goes on")
+	}
+	if err := r.WireErr(); !errors.Is(err, wire.ErrHung) || !errors.Is(err, wire.ErrDead) {
+		t.Errorf("reason = %v", err)
+	}
+}
+
+func TestWireSurvivesRequestsThatAreGivenUp(t *testing.T) {
+	r := newRig(t, 2)
+	r.echo(t, 1)
+	r.impair(t, 0, 1, wire.Impairment{Delay: time.Millisecond})
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Impair(gone, 0, 1, wire.Impairment{Loss: 1}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a request that was given up before it was sent: %v", err)
+	}
+	r.stop(t)
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, _, err := r.WireStats(short, false); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, wire.ErrDead) {
+		t.Errorf("a request whose time is up: %v", err)
+	}
+	unix.Kill(r.wire.Pid(), unix.SIGCONT)
+	// The answer that came too late is not taken for that of the next request.
+	st, ok, err := r.WireStats(t.Context(), false)
+	if err != nil || !ok || len(st.Pairs) == 0 || st.Pairs[0].Impairment != (wire.Impairment{Delay: time.Millisecond}) {
+		t.Errorf("stats after that: %+v, %v", st.Pairs, err)
+	}
+	c := r.udp(t, 0, IP4(0), 0)
+	if got := rtts(t, c, IP4(1), 3, 5*time.Second); len(got) != 3 {
+		t.Errorf("%d of 3 answered", len(got))
+	}
+}
+
+// TestPartitionHealsToExactlyTheRest puts a partition over a loss that counts
+// packets and takes it away again: the count goes on.
+func TestPartitionHealsToExactlyTheRest(t *testing.T) {
+	r := newRig(t, 2)
+	r.echo(t, 1)
+	c := r.udp(t, 0, IP4(0), 0)
+	first := wire.Impairment{Delay: time.Millisecond, LossFirst: 2}
+	r.impair(t, 0, 1, first)
+	if got := rtts(t, c, IP4(1), 1, 50*time.Millisecond); len(got) != 0 {
+		t.Fatalf("the first packet passed")
+	}
+	cut := first
+	cut.Partition = true
+	r.impair(t, 0, 1, cut)
+	if got := rtts(t, c, IP4(1), 3, 50*time.Millisecond); len(got) != 0 {
+		t.Fatalf("%d of 3 passed the partition", len(got))
+	}
+	r.impair(t, 0, 1, first)
+	if got := rtts(t, c, IP4(1), 1, 50*time.Millisecond); len(got) != 0 {
+		t.Errorf("the second packet passed")
+	}
+	if got := rtts(t, c, IP4(1), 3, 5*time.Second); len(got) != 3 {
+		t.Errorf("%d of 3 passed afterwards", len(got))
+	}
+	r.impair(t, 0, 1, wire.Impairment{})
+	if got := rtts(t, c, IP4(1), 3, 5*time.Second); len(got) != 3 {
+		t.Errorf("%d of 3 passed after all was healed", len(got))
 	}
 }
 

@@ -12,23 +12,31 @@ import (
 	"time"
 )
 
-// ErrDead is why requests fail once the wire's process has ended.
-var ErrDead = errors.New("wire is dead")
+// Why requests fail once the wire's process has ended.
+var (
+	ErrDead = errors.New("wire is dead")
+	ErrHung = fmt.Errorf("%w: it hung and was ended", ErrDead) // by us: it gave no answer
+)
 
 // A Client commands a wire process. It is safe for concurrent use.
 type Client struct {
-	mu   sync.Mutex // one request at a time
-	conn net.Conn
-	in   *bufio.Reader
+	turn     chan struct{} // one request at a time; holds a token while nobody has it
+	conn     net.Conn
+	in       *bufio.Reader
+	patience time.Duration
 
 	pid  int
 	stop func()        // ends the process; idempotent
 	done chan struct{} // closed when the process has ended
 	err  error         // why; valid after done
+
+	mu   sync.Mutex
+	hung error // why we ended it, if we did
 }
 
-// limit bounds a request whose context does not: a wire that is alive answers in microseconds.
-const limit = 5 * time.Second
+// patience is how long a wire may take to answer. One that is alive needs
+// microseconds; a host that is starved for so long has spoilt the run anyway.
+const patience = 5 * time.Second
 
 // Set tells the impairment of a directed pair of ports from now on; the zero
 // Impairment clears it. See [Engine.Set] for what happens to frames on their way.
@@ -87,53 +95,86 @@ func (c *Client) Close() error {
 	return c.conn.Close()
 }
 
-func (c *Client) do(ctx context.Context, q request) (r reply, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.Err(); err != nil {
-		return r, fmt.Errorf("%s: %w", q.Op, err)
+// do is one request. The end of ctx ends the wait and not the wire: a request
+// that was sent is carried out, and its answer is taken in before the next one.
+func (c *Client) do(ctx context.Context, q request) (reply, error) {
+	if err := context.Cause(ctx); err != nil {
+		return reply{}, fmt.Errorf("%s: %w", q.Op, err)
 	}
-	deadline := time.Now().Add(limit)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
+	select {
+	case <-c.turn:
+	case <-c.done:
+	case <-ctx.Done():
+		return reply{}, fmt.Errorf("%s: %w", q.Op, context.Cause(ctx))
 	}
-	if err := c.conn.SetDeadline(deadline); err != nil {
-		return r, fmt.Errorf("%s: %w", q.Op, err)
+	if err := c.Err(); err != nil { // the turn, if we have it, is nobody's any more
+		return reply{}, fmt.Errorf("%s: %w", q.Op, err)
 	}
-	stop := context.AfterFunc(ctx, func() { c.conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	type outcome struct {
+		reply
+		err error
+	}
+	answered := make(chan outcome, 1)
+	go func() {
+		r, err := c.exchange(q)
+		c.turn <- struct{}{}
+		answered <- outcome{r, err}
+	}()
+	select {
+	case o := <-answered:
+		if o.err != nil {
+			return o.reply, fmt.Errorf("%s: %w", q.Op, o.err)
+		}
+		return o.reply, nil
+	case <-ctx.Done():
+		return reply{}, fmt.Errorf("%s: %w", q.Op, context.Cause(ctx))
+	}
+}
+
+// exchange sends a request and reads its answer. A wire with which that fails is
+// ended: what it holds back, or lets through, nobody could say.
+func (c *Client) exchange(q request) (r reply, err error) {
 	b, err := json.Marshal(q)
 	if err != nil {
-		return r, fmt.Errorf("%s: %w", q.Op, err)
+		return r, err
 	}
-	if _, err := c.conn.Write(append(b, '\n')); err != nil {
-		return r, c.broken(ctx, q.Op, err)
+	err = c.conn.SetDeadline(time.Now().Add(c.patience))
+	if err == nil {
+		_, err = c.conn.Write(append(b, '\n'))
 	}
-	line, err := c.in.ReadBytes('\n')
+	var line []byte
+	if err == nil {
+		line, err = c.in.ReadBytes('\n')
+	}
+	if err == nil {
+		err = json.Unmarshal(line, &r)
+	}
 	if err != nil {
-		return r, c.broken(ctx, q.Op, err)
-	}
-	if err := json.Unmarshal(line, &r); err != nil {
-		return r, c.broken(ctx, q.Op, err)
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.Err() == nil {
+			c.mu.Lock()
+			c.hung = fmt.Errorf("%w: no answer to %s in %v", ErrHung, q.Op, c.patience)
+			c.mu.Unlock()
+		}
+		c.stop()
+		<-c.done
+		return r, c.err
 	}
 	if r.Error != "" {
-		return r, fmt.Errorf("%s: wire says: %s", q.Op, r.Error)
+		return r, fmt.Errorf("wire says: %s", r.Error)
 	}
 	return r, nil
 }
 
-// broken ends a wire whose conversation broke off: the reply to come would be
-// taken for that of the next request.
-func (c *Client) broken(ctx context.Context, q op, err error) error {
-	if c.Err() == nil {
-		c.stop()
+// ended returns why a process is no more.
+func (c *Client) ended(state, said string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.hung
+	if err == nil {
+		err = fmt.Errorf("%w: %s", ErrDead, state)
 	}
-	switch {
-	case ctx.Err() != nil:
-		err = ctx.Err()
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = fmt.Errorf("no answer: %w", context.DeadlineExceeded)
+	if said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
 	}
-	<-c.done
-	return fmt.Errorf("%s: %w (%w)", q, err, c.err)
+	return err
 }

@@ -32,7 +32,8 @@ type Frame struct {
 	Data     []byte
 	Held     bool // was due later than it arrived
 
-	seq uint64
+	left time.Duration // the rate's queue
+	seq  uint64
 }
 
 // An Engine decides when, and whether, each frame of each directed pair of ports
@@ -81,10 +82,12 @@ func (e *Engine) pair(src, dst int) *pair {
 
 // Set changes the impairment of a pair for frames that arrive from now on.
 //
-// Frames that are held keep their due time, with two exceptions. Without rate
-// and jitter, no frame is held longer than a frame that arrives now: shortening
-// a delay lets held frames out earlier and removing it lets them out at once,
-// both in their order. And a partition drops them.
+// Frames that are held keep their order, and the fate that was drawn for them:
+//
+//   - a partition drops them;
+//   - those that wait before a rate leave by the new one, or at once if there is none;
+//   - without jitter, none is held longer than a frame that arrives now: a
+//     delay that becomes shorter lets them out earlier, one that ends at once.
 func (e *Engine) Set(src, dst int, imp Impairment, now time.Duration) {
 	p := e.pair(src, dst)
 	if imp.LossEvery != p.imp.LossEvery {
@@ -97,6 +100,7 @@ func (e *Engine) Set(src, dst int, imp Impairment, now time.Duration) {
 		p.trace, _ = imp.trace() // Validate has seen it
 		p.at = 0
 	}
+	was := p.imp.RateBitsPerSec
 	p.imp = imp
 	e.minHold = 0
 	for _, q := range e.pairs {
@@ -108,18 +112,32 @@ func (e *Engine) Set(src, dst int, imp Impairment, now time.Duration) {
 			}
 		}
 	}
-	if imp.RateBitsPerSec == 0 {
-		p.nextFree = 0
-	}
-	switch {
-	case imp.Partition:
+	if imp.Partition {
 		p.Dropped += uint64(e.remove(src, dst))
-		p.lastDue = 0
-	case imp.RateBitsPerSec == 0 && imp.Jitter == 0 && imp.Trace == "":
-		latest := now + imp.Delay
-		p.lastDue = min(p.lastDue, latest)
-		e.held.clamp(src, dst, latest)
+		p.nextFree, p.lastDue = 0, 0
+		return
 	}
+	leaves := func(t time.Duration) time.Duration { return t } // the rate's queue, from now on
+	if was > 0 && was != imp.RateBitsPerSec {
+		leaves = func(t time.Duration) time.Duration {
+			if t <= now || imp.RateBitsPerSec == 0 {
+				return min(t, now)
+			}
+			return now + time.Duration(float64(t-now)*float64(was)/float64(imp.RateBitsPerSec))
+		}
+	}
+	steady := imp.Jitter == 0 && imp.Trace == ""
+	p.nextFree = leaves(p.nextFree)
+	p.lastDue = 0
+	e.held.change(src, dst, func(f *Frame) {
+		left := leaves(f.left)
+		f.Due += left - f.left
+		f.left = left
+		if steady {
+			f.Due = min(f.Due, max(left, now)+imp.Delay)
+		}
+		p.lastDue = max(p.lastDue, f.Due)
+	})
 }
 
 func (e *Engine) remove(src, dst int) (n int) {
@@ -218,14 +236,14 @@ func (e *Engine) forward(p *pair, src, dst int, b []byte, size int64, arrival ti
 		p.nextFree = start + serialise(size, imp.RateBitsPerSec)
 		due = p.nextFree
 	}
+	left := due
+	due += p.delay()
 	if p.happens(imp.Reorder) {
 		p.Reordered++
-	} else {
-		due += p.delay()
-		if imp.Jitter == 0 && imp.Trace == "" || imp.Ordered {
-			due = max(due, p.lastDue)
-			p.lastDue = due
-		}
+		due = max(left, due-imp.ahead())
+	} else if imp.Jitter == 0 && imp.Trace == "" || imp.Ordered {
+		due = max(due, p.lastDue)
+		p.lastDue = due
 	}
 	if p.happens(imp.Corrupt) {
 		p.Corrupted++
@@ -244,7 +262,7 @@ func (e *Engine) forward(p *pair, src, dst int, b []byte, size int64, arrival ti
 	}
 	e.bytes += int64(cap(b))
 	e.seq++
-	e.held.push(Frame{Due: due, Arrival: arrival, Src: src, Dst: dst, Data: b, Held: held, seq: e.seq})
+	e.held.push(Frame{Due: due, Arrival: arrival, Src: src, Dst: dst, Data: b, Held: held, left: left, seq: e.seq})
 }
 
 // serialise returns how long size bytes take at a rate.
@@ -426,13 +444,17 @@ func (q queue) init() {
 	}
 }
 
-// clamp makes no frame of a pair due later than latest. Clamping keeps their
-// order: those made equal leave by their place in the line.
-func (q queue) clamp(src, dst int, latest time.Duration) {
+// change changes frames of a pair. Those that become due at the same time leave
+// by their place in the line.
+func (q queue) change(src, dst int, f func(*Frame)) {
+	any := false
 	for i := range q {
-		if f := &q[i]; f.Src == src && f.Dst == dst && f.Due > latest {
-			f.Due = latest
+		if q[i].Src == src && q[i].Dst == dst {
+			f(&q[i])
+			any = true
 		}
 	}
-	q.init()
+	if any {
+		q.init()
+	}
 }

@@ -296,7 +296,9 @@ func TestChangesOfADelayNeverReorder(t *testing.T) {
 		{"removing the delay lets all out at once", Impairment{}, 50 * ms},
 		{"a shorter delay bounds those held", Impairment{Delay: 10 * ms}, 60 * ms},
 		{"a longer delay leaves those held alone", Impairment{Delay: time.Second}, 149 * ms},
-		{"a rate leaves those held alone", Impairment{RateBitsPerSec: 1e9}, 149 * ms},
+		{"a rate leaves those held alone", Impairment{Delay: 100 * ms, RateBitsPerSec: 1e9}, 149 * ms},
+		{"a rate in place of the delay lets all out at once", Impairment{RateBitsPerSec: 1e9}, 50 * ms},
+		{"jitter leaves those held alone", Impairment{Delay: 100 * ms, Jitter: ms, Ordered: true}, 149 * ms},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := engine(Impairment{Delay: 100 * ms})
@@ -316,6 +318,78 @@ func TestChangesOfADelayNeverReorder(t *testing.T) {
 					t.Errorf("the last frame from before is due at %v, want %v", f.Due, tt.last)
 				}
 			}
+		})
+	}
+}
+
+// TestChangesOfARateActOnWhatWaits changes the rate while 100 frames wait, of
+// which one leaves every 10 ms.
+func TestChangesOfARateActOnWhatWaits(t *testing.T) {
+	const size, queue = 1250, 1 << 20
+	at := func(bits int64) Impairment { return Impairment{RateBitsPerSec: bits, QueueBytes: queue, Delay: 5 * ms} }
+	for _, tt := range []struct {
+		name string
+		to   Impairment
+		last time.Duration // when the last of all frames is out
+	}{
+		{"ten times as fast", at(1e7), 505*ms + 51*ms},
+		{"half as fast", at(5e5), 505*ms + 1020*ms},
+		{"no limit", Impairment{Delay: 5 * ms}, 505 * ms},
+		{"the same", at(1e6), 1015 * ms},
+		{"nothing at all", Impairment{}, 500 * ms},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := engine(at(1e6))
+			for i := range 100 {
+				e.Push(0, 1, ipv4(e, size, i), 0)
+			}
+			for i := range 49 { // until 5 ms before the change
+				if f, ok := e.Pop(500 * ms); !ok || number(f) != i || f.Due != time.Duration(i+1)*10*ms+5*ms {
+					t.Fatalf("frame %d due at %v in place %d", number(f), f.Due, i)
+				}
+			}
+			e.Set(0, 1, tt.to, 500*ms)
+			e.Push(0, 1, ipv4(e, size, 100), 500*ms)
+			var due time.Duration
+			for i := 49; i <= 100; i++ {
+				f, ok := e.Pop(math.MaxInt64)
+				if !ok || number(f) != i {
+					t.Fatalf("frame %d came out in place %d", number(f), i)
+				}
+				due = f.Due
+			}
+			if due != tt.last {
+				t.Errorf("the last is due at %v, want %v", due, tt.last)
+			}
+		})
+	}
+}
+
+func TestOvertakingSkipsItsOwnDelayOnly(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		imp    Impairment
+		passed time.Duration // delay of those that overtake
+	}{
+		{"alone", Impairment{Delay: 5 * ms, Reorder: 0.25}, 0},
+		{"on a slow link", Compose(Impairment{Delay: 5 * ms, Reorder: 0.25}, Impairment{Delay: 20 * ms}), 20 * ms},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := engine(tt.imp)
+			passed := 0
+			for _, f := range offer(e, 20_000, 60, time.Millisecond) {
+				switch f.Due - f.Arrival {
+				case tt.passed:
+					passed++
+				case tt.imp.Delay:
+				default:
+					t.Fatalf("frame %d was held for %v", number(f), f.Due-f.Arrival)
+				}
+			}
+			if c := e.Counters(0, 1); uint64(passed) != c.Reordered {
+				t.Errorf("%d passed, counters %+v", passed, c)
+			}
+			near(t, "overtaking", uint64(passed), 20_000, 0.25)
 		})
 	}
 }
@@ -405,6 +479,12 @@ func TestCompose(t *testing.T) {
 			[]Impairment{{Jitter: 3 * ms, Dist: Normal}, {Jitter: 4 * ms, Dist: Pareto, Corr: 0.5}},
 			Impairment{Jitter: 5 * ms, Dist: Pareto, Corr: 0.5},
 		},
+		{
+			"what overtakes skips its own delay",
+			[]Impairment{{Delay: 20 * ms}, {Delay: 5 * ms, Reorder: 0.5}},
+			Impairment{Delay: 25 * ms, Reorder: 0.5, Ahead: 5 * ms},
+		},
+		{"or all there is", []Impairment{{}, {Delay: 5 * ms, Reorder: 0.5}}, Impairment{Delay: 5 * ms, Reorder: 0.5}},
 		{"losses are independent", []Impairment{{Loss: 0.5}, {Loss: 0.5}}, Impairment{Loss: 0.75}},
 		{
 			"the lowest rate wins with its queue",

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -14,7 +15,7 @@ const MaxPorts = 63
 
 // An Impairment is all that is wrong with one directed link. The zero value is
 // a healthy link. A frame meets, in this order: partition, loss, duplication,
-// the rate's queue, delay with jitter, corruption.
+// the rate's queue, delay with jitter, reordering, corruption.
 type Impairment struct {
 	Delay  time.Duration `json:"delay_ns,omitzero"`
 	Jitter time.Duration `json:"jitter_ns,omitzero"` // spread of the delay, see Dist
@@ -33,8 +34,10 @@ type Impairment struct {
 	LossFirst int64   `json:"loss_first,omitzero"` // the next so many packets are lost
 	GE        GE      `json:"ge,omitzero"`         // loss in bursts, besides Loss
 	Duplicate float64 `json:"duplicate,omitzero"`
-	Reorder   float64 `json:"reorder,omitzero"` // probability that a packet skips the delay; needs one
+	Reorder   float64 `json:"reorder,omitzero"` // probability that a packet skips Ahead of the delay; needs one
 	Corrupt   float64 `json:"corrupt,omitzero"` // probability that one bit of a packet flips; checksums catch it
+
+	Ahead time.Duration `json:"ahead_ns,omitzero"` // how far a reordered packet gets; default the whole delay
 
 	// RateBitsPerSec limits Ethernet frames, counted from the MAC header to the
 	// end of the payload: no preamble, checksum or gap, as tc(8) counts.
@@ -85,13 +88,23 @@ func (i Impairment) perPacket() bool {
 // minHold returns the shortest time for which a frame that survives is held.
 func (i Impairment) minHold() time.Duration {
 	switch {
-	case i.Reorder > 0, i.Trace != "", i.Jitter > 0 && i.Dist == Normal:
+	case i.Reorder > 0:
+		return max(0, Impairment{Delay: i.Delay, Jitter: i.Jitter, Dist: i.Dist, Trace: i.Trace}.minHold()-i.ahead())
+	case i.Trace != "", i.Jitter > 0 && i.Dist == Normal:
 		return 0
 	case i.Jitter > 0:
 		return max(0, i.Delay-2*i.Jitter) // no further down than √3 of it
 	default:
 		return i.Delay
 	}
+}
+
+// ahead is how much of its delay a reordered packet skips.
+func (i Impairment) ahead() time.Duration {
+	if i.Ahead > 0 {
+		return i.Ahead
+	}
+	return math.MaxInt64 / 2
 }
 
 // mostTrace bounds a trace: the whole impairment is one control message.
@@ -176,6 +189,9 @@ func (i Impairment) Validate() error {
 	if i.Reorder > 0 && i.Delay == 0 {
 		errs = append(errs, errors.New("reorder: needs a delay that a packet can skip"))
 	}
+	if i.Ahead < 0 || i.Ahead > 0 && i.Ahead > i.Delay {
+		errs = append(errs, fmt.Errorf("ahead: %v is not in 0..%v, the delay", i.Ahead, i.Delay))
+	}
 	if i.RateBitsPerSec < 0 {
 		errs = append(errs, fmt.Errorf("rate: %d bit/s is negative", i.RateBitsPerSec))
 	}
@@ -194,6 +210,7 @@ func (i Impairment) Validate() error {
 //   - delays add; jitters add as independent deviations do (root of the sum of
 //     squares), with the distribution and correlation of the largest;
 //   - losses, duplications, reorderings and corruptions are independent: 1-(1-a)(1-b);
+//   - what overtakes skips the delay of its own fault, the longest of several, and no other;
 //   - of several Gilbert-Elliott models the one with the highest mean is kept
 //     and the others enter as plain loss of their mean;
 //   - of several traces the first is kept, and other delays come on top;
@@ -224,6 +241,9 @@ func Compose(faults ...Impairment) Impairment {
 		all.LossFirst = max(all.LossFirst, f.LossFirst)
 		all.Loss = either(all.Loss, f.Loss)
 		all.Duplicate = either(all.Duplicate, f.Duplicate)
+		if f.Reorder > 0 { // of its own delay, not of others'
+			all.Ahead = max(all.Ahead, cmp.Or(f.Ahead, f.Delay))
+		}
 		all.Reorder = either(all.Reorder, f.Reorder)
 		all.Corrupt = either(all.Corrupt, f.Corrupt)
 		switch {
@@ -237,6 +257,9 @@ func Compose(faults ...Impairment) Impairment {
 		if f.RateBitsPerSec > 0 && (all.RateBitsPerSec == 0 || f.RateBitsPerSec < all.RateBitsPerSec) {
 			all.RateBitsPerSec, all.QueueBytes = f.RateBitsPerSec, f.QueueBytes
 		}
+	}
+	if all.Ahead == all.Delay {
+		all.Ahead = 0
 	}
 	all.Jitter = time.Duration(math.Round(jitter))
 	return all

@@ -49,6 +49,9 @@ const (
 	// While traffic flows and every impairment holds frames for longer than
 	// twice this, incoming frames wake nobody up but wait for up to this long.
 	batch = time.Millisecond
+
+	mostAtOnce = 64  // frames, before the clock and requests have their turn
+	mostBefore = 512 // frames that came in before a change and are taken in before it: half a millisecond
 )
 
 // Main is the wire's process. It returns the exit code.
@@ -210,7 +213,18 @@ func (l *loop) answer(q request) (r reply) {
 			r.Error = fmt.Sprintf("no pair %d to %d", q.Src, q.Dst)
 			return r
 		}
-		l.engine.Set(q.Src, q.Dst, q.Impairment, l.clock.Now())
+		// What came in before the change meets what was in force then, and what
+		// the change lets out is out before the answer: whoever takes the pair
+		// off the wire next sends nothing past it.
+		for first := l.stats.Reads; l.stats.Reads-first < mostBefore; {
+			n := l.stats.Reads
+			if l.receive() != nil || l.stats.Reads-n < mostAtOnce {
+				break // an error comes again
+			}
+		}
+		now := l.clock.Now()
+		l.engine.Set(q.Src, q.Dst, q.Impairment, now)
+		l.send(now)
 	case opStats:
 		s := l.stats
 		s.Lateness, s.Transit = spreadOf(l.late), spreadOf(l.transit)
@@ -373,8 +387,7 @@ func (l *loop) poll(events []unix.EpollEvent) int {
 // receive takes in what the TAP has, a limited number of frames at a time, and
 // sends what is due meanwhile.
 func (l *loop) receive() error {
-	const most = 64
-	for range most {
+	for range mostAtOnce {
 		n, errno := rawRead(tapFD, l.scratch)
 		switch errno {
 		case 0:

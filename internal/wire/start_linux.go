@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +25,8 @@ type Process struct {
 	Env  []string // all of it
 	Tap  *os.File // stays open with the caller, so that it outlives the wire
 	Seed uint64   // of all that is random
+
+	Patience time.Duration // with an answer, before the process counts as hung; default 5 s
 }
 
 // Start starts a wire process and returns when it answers. The process dies
@@ -47,7 +51,11 @@ func Start(ctx context.Context, p Process) (*Client, error) {
 	cmd.Stderr = &talk
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 
-	c := &Client{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), done: make(chan struct{})}
+	c := &Client{
+		turn: make(chan struct{}, 1), conn: conn, in: bufio.NewReaderSize(conn, 64<<10),
+		patience: cmp.Or(p.Patience, patience), done: make(chan struct{}),
+	}
+	c.turn <- struct{}{}
 	started := make(chan error, 1)
 	go func() {
 		// The death signal is sent when the thread that forked dies, so that
@@ -61,10 +69,7 @@ func Start(ctx context.Context, p Process) (*Client, error) {
 			return
 		}
 		_ = cmd.Wait() // its state says how it ended
-		c.err = fmt.Errorf("%w: %s", ErrDead, cmd.ProcessState)
-		if said := strings.TrimSpace(talk.String()); said != "" {
-			c.err = fmt.Errorf("%w: %s", c.err, said)
-		}
+		c.err = c.ended(cmd.ProcessState.String(), strings.TrimSpace(talk.String()))
 		close(c.done)
 	}()
 	if err := <-started; err != nil {
