@@ -69,6 +69,7 @@ type bench struct {
 	weights ledger[string, bool] // of the whole run, under no name
 	weight  int                  // the run's own, while it has another
 	flows   ledger[portFlow, bool]
+	idle    bool // nobody else is on the cluster: meters may send as much as they like
 }
 
 func newBench(bed Bed) *bench {

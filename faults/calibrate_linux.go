@@ -22,16 +22,16 @@ var grid = map[string]struct {
 	hold  time.Duration
 	doses []Dose
 }{
-	"net.delay": {1500 * time.Millisecond, times("add", 1, 5, 10, 50, 100)},
-	"net.rate":  {2 * time.Second, rates(1e6, 10e6, 100e6)},
-	"net.loss": {3 * time.Second, []Dose{
-		{"percent": 1.0}, {"percent": 5.0}, {"percent": 10.0}, {"percent": 30.0}, {"percent": 5.0, "burst": int64(4)}, {"to_bad": 5.0, "to_good": 50.0},
-		{"every": int64(10)},
-	}},
+	"net.delay":     {1500 * time.Millisecond, delayDoses},
+	"net.rate":      {2 * time.Second, rates(1e6, 10e6, 100e6, 500e6, 1e9)},
+	"net.loss":      {3 * time.Second, lossDoses},
 	"net.duplicate": {3 * time.Second, percents(1, 2, 5, 10, 50)},
 	"net.reorder":   {3 * time.Second, reorders(5, 10, 25, 50, 75)},
 	"net.corrupt":   {3 * time.Second, percents(1, 2, 5, 10, 50)},
-	"net.partition": {time.Second, []Dose{{}}},
+	"net.partition": {time.Second, partitionDoses},
+	"net.reset":     {2 * time.Second, resetDoses},
+	"net.halfopen":  {1500 * time.Millisecond, halfOpenDoses},
+	"net.flood":     {1500 * time.Millisecond, floodDoses},
 	"disk.delay":    {1500 * time.Millisecond, times("add", 1, 2, 5, 20, 100)},
 	"disk.hang":     {time.Second, []Dose{{"op": "fsync"}, {"op": "write"}, {"op": "read"}, {"op": "open"}, {"op": "all"}}},
 	"disk.rate":     {2 * time.Second, counts("limit_bytes_per_s", 256<<10, 1<<20, 4<<20, 16<<20, 64<<20)},
@@ -90,7 +90,8 @@ func pins() (out []Dose) {
 
 func rates(bits ...int64) (out []Dose) {
 	for _, b := range bits {
-		out = append(out, Dose{"limit_bits_per_s": b, "queue_bytes": int64(256 << 10)})
+		// Room for trains that last long enough to be timed.
+		out = append(out, Dose{"limit_bits_per_s": b, "queue_bytes": max(int64(256<<10), b/8/100)})
 	}
 	return out
 }
@@ -115,6 +116,7 @@ func Calibrate(ctx context.Context, exe string, families []string) (_ []Row, err
 	}
 	defer func() { err = errors.Join(err, down()) }()
 	b := newBench(Bed{Cluster: c, Exe: exe})
+	b.idle = true
 	var rows []Row
 	for _, k := range kinds {
 		cand, _, err := choose(ctx, k.kind, "", b.candidates(k.kind))
@@ -171,7 +173,11 @@ func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose) (r R
 	victim := nodes[len(nodes)-1]
 	site := Site{Nodes: []string{victim.Name()}}
 	if strings.HasPrefix(k.kind, "net.") {
-		site = Site{Links: []Link{{nodes[0].Name(), victim.Name()}}}
+		var names []string
+		for _, n := range nodes {
+			names = append(names, n.Name())
+		}
+		site = Site{Links: calibrationLinks(names, d)}
 	}
 	switch k.kind { // some are felt only by those who want more
 	case "cpu.quota":
@@ -217,20 +223,10 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	r.N = int(v.Float("n"))
 	off := func(got, want float64) float64 { return 100 * (got - want) / want }
 	switch kind {
+	case "net.delay", "net.rate", "net.loss", "net.duplicate", "net.reorder", "net.corrupt", "net.partition", "net.reset", "net.halfopen", "net.flood":
+		r.net(d, v, off)
 	case "disk.hang", "disk.rate", "disk.iops", "disk.error", "disk.full", "disk.corrupt", "disk.torn", "power.loss", "disk.contend":
 		r.disk(d, v, off)
-	case "net.rate":
-		r.Requested, r.MeasuredP50 = rate(d.Float("limit_bits_per_s")), rate(v.Float("bits_per_s"))
-		r.ErrorPct = off(v.Float("bits_per_s"), d.Float("limit_bits_per_s"))
-	case "net.loss", "net.duplicate", "net.reorder", "net.corrupt":
-		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.3g%%", v.Float("expected_percent")), fmt.Sprintf("%.3g%%", v.Float("percent"))
-		if d.Float("burst") > 0 || d.Float("to_bad") > 0 {
-			r.Requested += " bursts"
-		}
-		r.ErrorPct = off(v.Float("percent"), v.Float("expected_percent"))
-	case "net.partition":
-		r.Requested, r.MeasuredP50 = "100% lost", fmt.Sprintf("%.4g%% lost", v.Float("lost_percent"))
-		r.ErrorPct = off(v.Float("lost_percent"), 100)
 	case "cpu.quota":
 		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.4g%%", d.Float("percent")), fmt.Sprintf("%.4g%%", v.Float("percent"))
 		r.ErrorPct = off(v.Float("percent"), d.Float("percent"))

@@ -190,7 +190,7 @@ func (m *resetMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 	if left > 0 {
 		bad = append(bad, fmt.Sprintf("%d of %d real connections that there were before are still there", left, len(m.tcp.base)))
 	}
-	values := map[string]any{"resets": resets, "n": len(m.flock.birds), "tcp_conns": len(m.tcp.base), "tcp_gone": len(m.tcp.base) - left}
+	values := map[string]any{"resets": resets, "looked_ns": int64(m.looks.length()), "n": len(m.flock.birds), "tcp_conns": len(m.tcp.base), "tcp_gone": len(m.tcp.base) - left}
 	why := fmt.Sprintf("%d resets seen by the far ends of %d connections of the meter's own; %d of %d real ones are gone",
 		resets, len(m.flock.birds), len(m.tcp.base)-left, len(m.tcp.base))
 	return verdict(values, why, bad)

@@ -92,6 +92,7 @@ const (
 	sharePace  = 2000
 	sharePaceL = 400
 	shareSum   = 4000
+	shareIdle  = 8000  // where nobody is disturbed: n of 20 000 in 3 s
 	shareCount = 8     // of expected hits are the fewest that tell
 	shareLeast = 0.002 // of all probes: what a busy host does by itself
 )
@@ -106,6 +107,9 @@ func newShareMeter(b *bench, site Site, kind shareKind, d Dose) (*shareMeter, er
 		return nil, err
 	}
 	s.rate = min(pace(len(m.links)+len(m.others), 50, sharePace, shareSum), max(sharePaceL, shareSeen/s.want))
+	if b.idle {
+		s.rate = shareIdle
+	}
 	return s, nil
 }
 

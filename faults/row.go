@@ -8,6 +8,7 @@ type Row struct {
 	Requested   string   `json:"requested,omitempty"`
 	MeasuredP50 string   `json:"measured_p50,omitempty"`
 	MeasuredP99 string   `json:"measured_p99,omitempty"`
+	Sigma       string   `json:"sigma,omitempty"` // of what was measured; of a share, its standard error
 	N           int      `json:"n,omitempty"`
 	ErrorPct    float64  `json:"error_pct,omitempty"`
 	Verdict     string   `json:"verdict"` // ok, off, unavailable

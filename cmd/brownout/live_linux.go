@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"brownout/faults"
@@ -294,9 +295,12 @@ func calibrate(ctx context.Context, families []string, format string) error {
 	if o.json {
 		return errors.Join(err, o.print(rows))
 	}
+	w := tabwriter.NewWriter(o.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "FAULT\tPROVIDER\tREQUESTED\tMEASURED (P50)\tP99\tSIGMA\tN\tERROR\tVERDICT")
 	for _, r := range rows {
-		fmt.Fprintf(o.out, "%-14s %-10s requested %-10s measured p50 %-10s p99 %-10s n %-5d error %+.2f %%  %s %s\n",
-			r.Kind, r.Provider, r.Requested, r.MeasuredP50, r.MeasuredP99, r.N, r.ErrorPct, r.Verdict, r.Why)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%+.2f %%\t%s\n",
+			r.Kind, r.Provider, r.Requested, r.MeasuredP50, r.MeasuredP99, r.Sigma, r.N, r.ErrorPct, strings.TrimSpace(r.Verdict+" "+r.Why+" "+r.Cure))
 	}
+	err = errors.Join(err, w.Flush())
 	return err
 }
