@@ -152,8 +152,8 @@ func TestCalibrate(t *testing.T) {
 			t.Errorf("%s is %s: %s", r.Kind, r.Verdict, r.Why)
 		}
 	}
-	if len(rows) != 2 {
-		t.Errorf("%d rows, want 2", len(rows))
+	if len(rows) != 5 {
+		t.Errorf("%d rows, want four shapes of a partition and one kill", len(rows))
 	}
 	if _, err := faults.Calibrate(t.Context(), "/proc/self/exe", []string{"magic"}); err == nil {
 		t.Error("a family that there is not was calibrated")

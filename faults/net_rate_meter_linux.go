@@ -178,10 +178,11 @@ func dispersion(run []datagram, frame int) (bitsPerSec float64, ok bool) {
 		}
 		last = max(last, p.arrived)
 	}
-	if came < 3 || came*2 < len(run) || last <= first {
+	if came < 3 || came*2 < len(run) {
 		return 0, false
 	}
-	return float64((came-1)*frame*8) / (last - first).Seconds(), true
+	const least = time.Microsecond // the kernel may hand a train over as one packet
+	return float64((came-1)*frame*8) / max(last-first, least).Seconds(), true
 }
 
 func median(xs []float64) float64 {
@@ -206,7 +207,7 @@ func spreadOf(xs []float64) float64 {
 func (m *rateMeter) tolerance(got []float64) float64 {
 	lasts := float64((m.count-1)*(m.size+headers)*8) / m.limit
 	scatter := 4 * 1.25 * spreadOf(got) / math.Sqrt(float64(max(len(got), 1))) / m.limit
-	return min(rateShare+max(scatter, trainTimed.Seconds()/lasts), 0.25)
+	return min(rateShare+max(scatter, trainTimed.Seconds()/lasts), 2*rateShare)
 }
 
 func (m *rateMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {

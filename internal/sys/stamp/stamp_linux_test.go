@@ -62,5 +62,24 @@ func TestDatagramsArriveInOrderWithTheKernelsTime(t *testing.T) {
 	if seen != n {
 		t.Errorf("%d of %d datagrams came in", seen, n)
 	}
+	var train []byte
+	for i := range n {
+		train = binary.BigEndian.AppendUint32(append(train, make([]byte, 996)...), uint32(i))
+	}
+	if !a.SendSegments(b.Addr(), train, 1000) {
+		t.Skip("the kernel does not segment UDP")
+	}
+	seen = 0
+	for end := time.Now().Add(5 * time.Second); seen < n && time.Now().Before(end); {
+		b.Receive(func(d []byte, _ time.Duration) {
+			if len(d) != 1000 || int(binary.BigEndian.Uint32(d[996:])) != seen {
+				t.Errorf("segment %d has %d bytes", seen, len(d))
+			}
+			seen++
+		})
+	}
+	if seen != n {
+		t.Errorf("%d of %d segments came in", seen, n)
+	}
 	a.Receive(func([]byte, time.Duration) { t.Error("there is an answer to nobody's question") })
 }
