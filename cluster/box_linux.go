@@ -26,6 +26,7 @@ var ErrNotRunning = errors.New("does not run")
 // A box is the supervisor's side of a node: its init process and what is known
 // of the target in it.
 type box struct {
+	block *block // below the data; nil if they are in the host's file system
 	c     *Cluster
 	group *cgroup.Group
 	files []*os.File // logs, closed when the cluster goes down

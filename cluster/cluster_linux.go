@@ -162,6 +162,12 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 		if uid != 0 {
 			s.UID = uid + i
 		}
+		if c.cfg.Block != "" {
+			if err := c.makeBlock(n, s.UID); err != nil {
+				return fmt.Errorf("make block device of %s: %w", n.name, err)
+			}
+			s.Block = n.box.block.dev.Path()
+		}
 		if err := n.clone(s); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
@@ -190,6 +196,11 @@ func (c *Cluster) join(ctx context.Context, n *Node) error {
 	}
 	if _, err := n.box.await(ctx, verbSetup, n.box.built); err != nil {
 		return fmt.Errorf("%s: %w", n.name, err)
+	}
+	if n.box.block != nil { // from here on it goes when the box does, whatever happens to us
+		if err := n.box.block.dev.Remove(); err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
 	}
 	return n.Start(ctx)
 }

@@ -29,13 +29,16 @@ type Config struct {
 	// directly, where the kernel can: nearly the speed of a plain disk, but rules
 	// for reads and writes do not reach files that are open.
 	Passthrough bool
-	Trap        []faultfs.Op    // classes of the targets' own file operations that can be hurt on any disk; see [Node.SetTrap]
-	Journal     *undo.Journal   // every change to the host is journaled before it is made
-	Emit        func(run.Event) // told what happens, from several goroutines but never two at once; default: nobody
-	Seed        uint64          // of what is random in the network's impairments
-	MTU         int             // of all links; default 1500
-	Congestion  string          // TCP's congestion control on all links; default cubic, or reno where the kernel lacks it
-	Ready       time.Duration   // for all nodes to be ready and agree on a leader; default 30s
+	Trap        []faultfs.Op // classes of the targets' own file operations that can be hurt on any disk; see [Node.SetTrap]
+	// Block puts each node's data on a block device of its own with this file
+	// system, so that the device can be hurt; slowfs may be on top. See [Node.SetBlock].
+	Block      string
+	Journal    *undo.Journal   // every change to the host is journaled before it is made
+	Emit       func(run.Event) // told what happens, from several goroutines but never two at once; default: nobody
+	Seed       uint64          // of what is random in the network's impairments
+	MTU        int             // of all links; default 1500
+	Congestion string          // TCP's congestion control on all links; default cubic, or reno where the kernel lacks it
+	Ready      time.Duration   // for all nodes to be ready and agree on a leader; default 30s
 
 	noUsers bool // for tests: as on a host that has no spare users
 }
@@ -45,6 +48,12 @@ const (
 	DiskSlowFS = "slowfs"
 	DiskPlain  = "plain"
 	DiskAny    = "any"
+)
+
+// File systems on block devices of nodes.
+const (
+	BlockExt4 = "ext4"                 // every fsync flushes the device's cache, once
+	BlockBare = "ext4 without journal" // survives writes that fail: an aborted journal stays read-only
 )
 
 var validID = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
@@ -70,6 +79,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.Disk = cmp.Or(c.Disk, DiskSlowFS)
 	if c.Disk != DiskSlowFS && c.Disk != DiskPlain && c.Disk != DiskAny {
 		errs = append(errs, fmt.Errorf("disk: %q is none of %s, %s, %s", c.Disk, DiskSlowFS, DiskPlain, DiskAny))
+	}
+	if c.Block != "" && c.Block != BlockExt4 && c.Block != BlockBare {
+		errs = append(errs, fmt.Errorf("block: %q is none of %s, %s", c.Block, BlockExt4, BlockBare))
 	}
 	if c.Ready < 0 {
 		errs = append(errs, fmt.Errorf("ready: %v is negative", c.Ready))

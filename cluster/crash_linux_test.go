@@ -166,8 +166,11 @@ func traces(pid int) []string {
 			found = append(found, fmt.Sprintf("process %s %q", d.Name(), cmd))
 		}
 	}
-	groups, _ := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/bo-crash-%d-*", pid))
-	return append(found, groups...)
+	for _, at := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} { // v2 alone, and v1
+		groups, _ := filepath.Glob(fmt.Sprintf("%s/bo-crash-%d-*", at, pid))
+		found = append(found, groups...)
+	}
+	return found
 }
 
 // hostView is what the host shows of links, mounts and loops that could be ours.

@@ -97,6 +97,8 @@ func Emulable(imp wire.Impairment) error {
 		why string
 	}{
 		{imp.Partition, "partitions are the switch's own"},
+		{imp.Trace != "", "it draws delays and cannot play recorded ones"},
+		{imp.LossEvery > 0 || imp.LossFirst > 0, "it loses by chance and does not count"},
 		{imp.Ordered && imp.Jitter > 0, "it lets packets overtake when their delay varies"},
 		{imp.Corr > 0, "its correlated delays vary less than asked (Jurgelionis et al., ICCCN 2011)"},
 		{imp.Trace != "", "it has no recorded delays"},

@@ -43,15 +43,16 @@ const (
 
 // A setup says how a box is to be.
 type setup struct {
-	Name  string       `json:"name"`           // host name
-	Dir   string       `json:"dir"`            // of the node on the host, hidden below the box's root while it is built
-	Disk  string       `json:"disk"`           // see Config
-	Hosts string       `json:"hosts"`          // content of /etc/hosts
-	UID   int          `json:"uid"`            // of the target; 0 if it cannot have its own
-	Pass  bool         `json:"pass"`           // see Config.Passthrough
-	Trap  []faultfs.Op `json:"trap,omitempty"` // see Config
-	Joins int          `json:"joins"`          // number of inherited files of v1 hierarchies, from fdJoin on
-	Into  bool         `json:"into"`           // whether fdCgroup is inherited
+	Name  string       `json:"name"`            // host name
+	Dir   string       `json:"dir"`             // of the node on the host, hidden below the box's root while it is built
+	Disk  string       `json:"disk"`            // see Config
+	Hosts string       `json:"hosts"`           // content of /etc/hosts
+	UID   int          `json:"uid"`             // of the target; 0 if it cannot have its own
+	Pass  bool         `json:"pass"`            // see Config.Passthrough
+	Trap  []faultfs.Op `json:"trap,omitempty"`  // see Config
+	Block string       `json:"block,omitempty"` // device that holds the data, if not Dir
+	Joins int          `json:"joins"`           // number of inherited files of v1 hierarchies, from fdJoin on
+	Into  bool         `json:"into"`            // whether fdCgroup is inherited
 }
 
 // Files that init inherits.

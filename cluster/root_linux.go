@@ -29,6 +29,11 @@ var hostTrees = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/
 // Nothing of it is seen outside, and it goes away with the namespace.
 func buildRoot(s *setup) error {
 	r := s.Dir // an existing directory, covered in this namespace only
+	if s.Block != "" {
+		if err := mountBlock(s.Block, filepath.Join(r, "data")); err != nil {
+			return err
+		}
+	}
 	data, err := os.OpenFile(filepath.Join(r, "data"), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err

@@ -50,6 +50,7 @@ type bench struct {
 	Bed
 	links  ledger[Link, wire.Impairment]
 	netems ledger[Link, wire.Impairment]
+	blocks ledger[string, cluster.BlockFault]
 	quotas ledger[string, quota]
 	disks  ledger[string, faultfs.Rules]
 	frozen map[string]*ledger[string, bool] // by provider; what is asked for is always true
@@ -79,6 +80,7 @@ func newBench(bed Bed) *bench {
 	b := &bench{Bed: bed, frozen: map[string]*ledger[string, bool]{}}
 	b.links.apply = b.impair
 	b.netems.apply = b.emulate
+	b.blocks.apply = b.setBlock
 	b.quotas.apply = b.setQuota
 	b.disks.apply = b.setDisk
 	b.traps.apply = b.setTrap

@@ -12,11 +12,11 @@ import (
 )
 
 var diskRows = []row{
-	{"disk.delay", meterDisk, []source{{"fuse", newSlowDisk("disk.delay")}, {"seccomp", newTrap("disk.delay")}}},
+	{"disk.delay", meterDisk, []source{{"fuse", newSlowDisk("disk.delay")}, {"seccomp", newTrap("disk.delay")}, {"dm-delay", newBlockFault("dm-delay", blockDelayOf)}}},
 	{"disk.hang", meterHang, []source{{"fuse", newSlowDisk("disk.hang")}, {"seccomp", newTrap("disk.hang")}}},
 	{"disk.rate", meterDiskRate, []source{{"fuse", newSlowDisk("disk.rate")}}},
 	{"disk.iops", meterIOPS, []source{{"fuse", newSlowDisk("disk.iops")}}},
-	{"disk.error", meterDiskErrors, []source{{"fuse", newSlowDisk("disk.error")}, {"seccomp", newTrap("disk.error")}}},
+	{"disk.error", meterDiskErrors, []source{{"fuse", newSlowDisk("disk.error")}, {"seccomp", newTrap("disk.error")}, {"dm-flakey", newBlockFault("dm-flakey", blockErrorOf)}}},
 	{"disk.full", meterFull, []source{{"fuse", newSlowDisk("disk.full")}}},
 	{"disk.torn", meterPower, []source{{"fuse", newPowerLoss(true)}}},
 	{"disk.corrupt", meterBitFlips, []source{{"fuse", newSlowDisk("disk.corrupt")}}},

@@ -176,6 +176,9 @@ func (p *diskProber) run(ctx context.Context) error {
 	}
 	if p.bare {
 		before = none
+		if p.op == faultfs.Fsync { // a device below fails only if there is something to write
+			before = func() error { _ = write(); return nil }
+		}
 	}
 	for ctx.Err() == nil {
 		if err := before(); err != nil {

@@ -33,9 +33,6 @@ func (b Bench) Applied(l Link) wire.Impairment {
 	return b.Cluster.Switch().Impairment(from, to)
 }
 
-// Netem makes a provider of impairments by netem.
-func (b Bench) Netem(of func(Dose) (wire.Impairment, error)) Provider { return newNetem(of)(b.bench) }
-
 func (b Bench) Emulated(l Link) wire.Impairment {
 	from, _ := b.Cluster.Index(l.From)
 	to, _ := b.Cluster.Index(l.To)

@@ -25,43 +25,32 @@ var hasNetem = needs.Need{Name: "netem", Check: func() string {
 
 func TestNetemProvidersConform(t *testing.T) {
 	needs.Host(t, needs.Root, hasNetem)
-	c := up(t, 3)
+	c := upWith(t, 2, nil, func(cfg *cluster.Config) { cfg.Ready = slowReady })
 	bench := faults.NewBench(faults.Bed{Cluster: c})
-	link := faults.Link{From: "n1", To: "n3"}
-	share := func(imp wire.Impairment) func(faults.Dose) (wire.Impairment, error) {
-		return func(faults.Dose) (wire.Impairment, error) { return imp, nil }
-	}
+	link := faults.Link{From: "n1", To: "n2"}
 	// Doses are large: where this can run, it is mostly an emulated machine.
-	delay := 20 * time.Millisecond
 	for _, s := range []struct {
 		kind          string
 		dose, changed faults.Dose
-		imp           func(faults.Dose) (wire.Impairment, error) // where no row gives it
 		hold          time.Duration
 	}{
-		{"net.delay", faults.Dose{"add_ns": 200 * ms}, faults.Dose{"add_ns": 400 * ms}, nil, 2 * time.Second},
-		{"net.delay", faults.Dose{"add_ns": 200 * ms, "jitter_ns": 60 * ms, "dist": "normal"}, nil, nil, 2 * time.Second},
-		{"net.delay", faults.Dose{"add_ns": 200 * ms, "jitter_ns": 80 * ms, "dist": "uniform"}, nil, nil, 2 * time.Second},
-		{"net.delay", faults.Dose{"add_ns": 200 * ms, "jitter_ns": 80 * ms, "dist": "pareto"}, nil, nil, 2 * time.Second},
-		{"net.rate", faults.Dose{"limit_bits_per_s": int64(500e3), "queue_bytes": int64(64 << 10)}, nil, nil, 3 * time.Second},
-		{"net.loss", faults.Dose{"percent": 10.0}, nil, share(wire.Impairment{Loss: 0.1}), 2 * time.Second},
-		{"net.duplicate", faults.Dose{"percent": 20.0}, nil, share(wire.Impairment{Duplicate: 0.2}), 2 * time.Second},
-		{"net.reorder", faults.Dose{"percent": 25.0}, nil, share(wire.Impairment{Delay: delay, Reorder: 0.25}), 2 * time.Second},
-		{"net.corrupt", faults.Dose{"percent": 20.0}, nil, share(wire.Impairment{Corrupt: 0.2}), 2 * time.Second},
+		{"net.delay", faults.Dose{"add_ns": 200 * ms}, faults.Dose{"add_ns": 400 * ms}, 2 * time.Second},
+		{"net.delay", faults.Dose{"add_ns": 200 * ms, "jitter_ns": 60 * ms, "dist": "normal"}, nil, 2 * time.Second},
+		{"net.delay", faults.Dose{"add_ns": 200 * ms, "jitter_ns": 80 * ms, "dist": "uniform"}, nil, 2 * time.Second},
+		{"net.delay", faults.Dose{"add_ns": 200 * ms, "jitter_ns": 80 * ms, "dist": "pareto"}, nil, 2 * time.Second},
+		{"net.rate", faults.Dose{"limit_bits_per_s": int64(500e3), "queue_bytes": int64(64 << 10)}, nil, 3 * time.Second},
+		{"net.loss", faults.Dose{"percent": 10.0}, faults.Dose{"percent": 30.0}, 2 * time.Second},
+		{"net.loss", faults.Dose{"percent": 20.0, "burst": 4.0}, nil, 2 * time.Second},
+		{"net.duplicate", faults.Dose{"percent": 20.0}, nil, 2 * time.Second},
+		{"net.reorder", faults.Dose{"percent": 25.0, "add_ns": 20 * ms}, nil, 2 * time.Second},
+		{"net.corrupt", faults.Dose{"percent": 20.0}, nil, 2 * time.Second},
 	} {
-		t.Run(fmt.Sprint(s.kind, " ", s.dose["dist"]), func(t *testing.T) {
-			provider := bench.Source(s.kind, "netem")
-			meter := func(site faults.Site, d faults.Dose) (faults.Meter, error) { return bench.Meter(s.kind, site, d) }
-			if s.imp != nil {
-				provider = bench.Netem(s.imp)
-				meter = func(site faults.Site, d faults.Dose) (faults.Meter, error) {
-					return bench.MeterBy(faults.ShareMeters[s.kind], site, d)
-				}
-			}
+		t.Run(fmt.Sprint(s.kind, " ", s.dose["dist"], s.dose["burst"]), func(t *testing.T) {
 			faultstest.Conform(t, faultstest.Subject{
-				Provider: provider, Meter: meter, Site: faults.Site{Links: []faults.Link{link}},
+				Provider: bench.Source(s.kind, "netem"), Site: faults.Site{Links: []faults.Link{link}},
 				Nowhere: faults.Site{Links: []faults.Link{{From: "n1", To: "n9"}}},
 				Dose:    s.dose, Changed: s.changed, Hold: s.hold,
+				Meter: func(site faults.Site, d faults.Dose) (faults.Meter, error) { return bench.Meter(s.kind, site, d) },
 				Residue: func() string {
 					if imp := bench.Emulated(link); imp != (wire.Impairment{}) {
 						return fmt.Sprintf("%+v", imp)
@@ -77,7 +66,7 @@ func TestNetemProvidersConform(t *testing.T) {
 // healing one leaves the other.
 func TestNetemBesideOthersOnOnePair(t *testing.T) {
 	needs.Host(t, needs.Root, hasNetem)
-	c := up(t, 2)
+	c := upWith(t, 2, nil, func(cfg *cluster.Config) { cfg.Ready = slowReady })
 	s := c.Switch()
 	ctx := t.Context()
 	must := func(err error) {
@@ -119,6 +108,9 @@ func TestNetemBesideOthersOnOnePair(t *testing.T) {
 		{Delay: 5 * time.Millisecond, Jitter: time.Millisecond, Ordered: true},
 		{Delay: 5 * time.Millisecond, Jitter: time.Millisecond, Corr: 0.5},
 		{Loss: 0.1, Duplicate: 0.1},
+		{LossEvery: 3},
+		{LossFirst: 3},
+		{Trace: wire.MakeTrace([]time.Duration{time.Millisecond})},
 		{Delay: time.Millisecond, Reorder: 0.1, RateBitsPerSec: 1e6},
 	} {
 		if err := s.Emulate(ctx, 0, 1, bad); !errors.Is(err, errors.ErrUnsupported) {

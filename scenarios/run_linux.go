@@ -146,6 +146,7 @@ func (s *session) setup(ctx context.Context) error {
 		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: s.target, Exe: s.Exe,
 		Journal: s.journal, Emit: s.events.emit, Seed: s.Plan.Seed, MTU: s.Plan.Network.MTU, Congestion: s.Plan.Network.Congestion,
 		Disk: diskFor(s.Plan.Faults), Passthrough: !touchesData(s.Plan.Faults), Trap: trapFor(s.Plan.Faults),
+		Block: faults.BlockFor(s.Plan.Faults),
 	})
 	if err != nil {
 		return fmt.Errorf("start cluster: %w", err)

@@ -3,6 +3,8 @@ package plan
 const (
 	slowfs    = "slowfs, a FUSE file system over the node's data, served inside the node's mount namespace"
 	orTrap    = "; or `provider: seccomp`, a trap at the target's own system calls, for targets on their plain disk"
+	orDelay   = "; or `provider: dm-delay`, the device mapper below a file system of the node's own: fsync or read, whole milliseconds, late by up to a tick of the kernel"
+	orFlakey  = "; or `provider: dm-flakey`, the device mapper: all writes of the node's device fail with EIO, which fsync tells"
 	diskProbe = "on a small file beside the node's data, from outside the node's program"
 )
 
@@ -13,7 +15,7 @@ var diskOps = []string{"fsync", "write", "read", "open", "rename", "all"}
 var diskKinds = []Kind{
 	{
 		Name: "disk.delay", Doc: "make a node's file operations slow",
-		Mechanism: slowfs + orTrap,
+		Mechanism: slowfs + orTrap + orDelay,
 		Probe:     "the same operation " + diskProbe,
 		Where:     OnNodes, OneOf: []string{"add", "trace"}, Params: []Param{
 			{Name: "op", Type: Word, Default: "fsync", Words: diskOps, Doc: "class of operation; fsync includes fdatasync"},
@@ -52,7 +54,7 @@ var diskKinds = []Kind{
 	},
 	{
 		Name: "disk.error", Doc: "a node's file operations fail",
-		Mechanism: slowfs + orTrap + "; the operation is not done",
+		Mechanism: slowfs + orTrap + "; the operation is not done" + orFlakey,
 		Probe:     "the share of such operations that fail with this error, " + diskProbe,
 		Where:     OnNodes, OneOf: []string{"percent", "after"}, Params: []Param{
 			{Name: "op", Type: Word, Default: "fsync", Words: diskOps, Doc: "class of operation; fsync includes fdatasync"},

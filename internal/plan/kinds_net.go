@@ -1,10 +1,13 @@
 package plan
 
+// orNetem is the other mechanism of what the wire does.
+const orNetem = "; or `provider: netem`, the kernel's own emulator on a device of each link's own: by no seed before Linux 6.7, and while it does more than delay, the sender sends no super-packets"
+
 // netKinds are the faults of the network.
 var netKinds = []Kind{
 	{
 		Name: "net.delay", Doc: "hold every packet of a directed link back",
-		Mechanism: "frames of the link are steered by an eBPF program into a user-space wire that holds each until its due time",
+		Mechanism: "frames of the link are steered by an eBPF program into a user-space wire that holds each until its due time" + orNetem,
 		Probe:     "UDP probes between the very namespaces, one way, with the kernel's receive time stamps, against the same before the fault",
 		Where:     Links, OneOf: []string{"add", "trace"}, Params: []Param{
 			{Name: "add", Type: Duration, Min: "10us", Max: "60s", Worse: Higher, Doc: "one-way delay added"},
@@ -17,7 +20,7 @@ var netKinds = []Kind{
 	},
 	{
 		Name: "net.loss", Doc: "lose packets of a directed link",
-		Mechanism: "the wire drops them, segment by segment, by a stream of random numbers of the link's own",
+		Mechanism: "the wire drops them, segment by segment, by a stream of random numbers of the link's own" + orNetem,
 		Probe:     "bursts of UDP probes between the very namespaces: the share that does not arrive",
 		Where:     Links, OneOf: []string{"percent", "to_bad", "every", "first"}, Params: []Param{
 			{Name: "percent", Type: Percent, Min: "0.01%", Max: "100%", Worse: Higher, Doc: "mean share of packets lost, each by itself or in bursts"},
@@ -32,7 +35,7 @@ var netKinds = []Kind{
 	},
 	{
 		Name: "net.duplicate", Doc: "deliver packets of a directed link twice",
-		Mechanism: "the wire sends a copy right behind the packet",
+		Mechanism: "the wire sends a copy right behind the packet" + orNetem,
 		Probe:     "bursts of UDP probes between the very namespaces: the share that arrives more than once",
 		Where:     Links, Params: []Param{
 			{Name: "percent", Type: Percent, Required: true, Min: "0.01%", Max: "100%", Worse: Higher, Doc: "share of packets duplicated"},
@@ -40,7 +43,7 @@ var netKinds = []Kind{
 	},
 	{
 		Name: "net.reorder", Doc: "let packets of a directed link overtake others",
-		Mechanism: "the wire holds packets back by add, and lets a share of them pass at once",
+		Mechanism: "the wire holds packets back by add, and lets a share of them pass at once" + orNetem,
 		Probe:     "bursts of UDP probes between the very namespaces: the share that overtakes an earlier one",
 		Where:     Links, Params: []Param{
 			{Name: "percent", Type: Percent, Required: true, Min: "0.1%", Max: "90%", Worse: Higher, Doc: "share of packets that pass at once"},
@@ -49,7 +52,7 @@ var netKinds = []Kind{
 	},
 	{
 		Name: "net.corrupt", Doc: "damage packets of a directed link",
-		Mechanism: "the wire completes a packet's checksums and then flips one bit of it; what receives it throws it away",
+		Mechanism: "the wire completes a packet's checksums and then flips one bit of it; what receives it throws it away" + orNetem,
 		Probe:     "bursts of UDP probes between the very namespaces: the share that does not arrive, and what the receivers' kernels counted as bad checksums",
 		Where:     Links, Params: []Param{
 			{Name: "percent", Type: Percent, Required: true, Min: "0.01%", Max: "100%", Worse: Higher, Doc: "share of packets damaged"},
@@ -57,7 +60,7 @@ var netKinds = []Kind{
 	},
 	{
 		Name: "net.rate", Doc: "cap a directed link's bandwidth behind a finite queue",
-		Mechanism: "the wire's virtual queue: a finite number of bytes, drained at the limit, tail drop",
+		Mechanism: "the wire's virtual queue: a finite number of bytes, drained at the limit, tail drop" + orNetem + "; its queue is counted in full packets",
 		Probe:     "trains of UDP packets: their dispersion at the receiver",
 		Where:     Links, Params: []Param{
 			{Name: "limit", Type: BitRate, Required: true, Min: "8kbit/s", Max: "10Gbit/s", Worse: Lower, Doc: "bits on the link per second"},

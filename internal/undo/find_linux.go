@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"brownout/internal/sys/cgroup"
+	"brownout/internal/sys/dm"
 )
 
 var nativeEndian = binary.NativeEndian
@@ -71,6 +72,15 @@ func Find(ctx context.Context, all bool) ([]Record, error) {
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
+	}
+	mapped, err := dm.List()
+	if err != nil {
+		return found, err
+	}
+	for _, name := range mapped {
+		if o, ok := mappedOwner(name); ok && wanted(o) {
+			found = append(found, Record{Kind: Mapped, Name: name, Run: o.String()})
+		}
 	}
 	if live && !all {
 		return found, nil

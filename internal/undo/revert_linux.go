@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brownout/internal/sys/cgroup"
+	"brownout/internal/sys/dm"
 	"brownout/internal/sys/proc"
 )
 
@@ -32,6 +33,8 @@ func Revert(r Record) error {
 		return revertMount(r.Name)
 	case Loop:
 		return revertLoop(r.Name)
+	case Mapped:
+		return revertMapped(r.Name)
 	case Link:
 		return revertLink(r.Name)
 	}
@@ -149,6 +152,32 @@ func revertLoop(dev string) error {
 		return fmt.Errorf("detach %s: %w", dev, err)
 	}
 	return nil
+}
+
+// revertMapped removes a device of the device mapper that bears a run's name.
+// What still uses it is dying; it goes with its last user.
+func revertMapped(name string) error {
+	if _, ok := mappedOwner(name); !ok {
+		return fmt.Errorf("dm device %q does not bear the name of a run", name)
+	}
+	names, err := dm.List()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(names, name) {
+		return os.ErrNotExist
+	}
+	return dm.Device{Name: name}.Remove()
+}
+
+// mappedOwner reads whose a device is: its name is the owner's and, after a
+// dash, what it is to the owner.
+func mappedOwner(name string) (Owner, bool) {
+	i := strings.LastIndex(name, "-")
+	if i < 0 {
+		return Owner{}, false
+	}
+	return ParseOwner(name[:i])
 }
 
 func loopBacking(name string) (string, error) {

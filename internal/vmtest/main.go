@@ -38,11 +38,16 @@ var suites = []suite{
 	tests("brownout/internal/sys/freezer", "."),
 	tests("brownout/internal/sys/link", "."),
 	tests("brownout/internal/sys/qdisc", "."),
-	tests("brownout/faults", "^TestNetem"),
+	tests("brownout/internal/sys/dm", "."),
+	tests("brownout/cluster", "World|Killed|UnexpectedExit|Frozen|RootWithout"),
+	tests("brownout/faults", "^TestNetem|^TestBlock|^TestMemory|^TestProvidersConform/cpu.quota"),
 	command("brownout/cmd/doctor", "/bin/brownout", "doctor"),
+	command("brownout/cmd/run", "/bin/brownout", "run", "/testdata/stock.yaml"),
 }
 
-func tests(pkg, run string) suite { return suite{pkg, []string{"-test.run=" + run}, true} }
+func tests(pkg, run string) suite {
+	return suite{pkg, []string{"-test.short", "-test.run=" + run}, true}
+}
 
 func command(name string, argv ...string) suite { return suite{name, argv, false} }
 
@@ -69,7 +74,7 @@ func main() {
 	for _, s := range suites {
 		if strings.Contains(s.Name, *only) {
 			if *run != "" && s.Test {
-				s.Args = []string{"-test.run=" + *run}
+				s = tests(s.Name, *run)
 			}
 			chosen = append(chosen, s)
 		}

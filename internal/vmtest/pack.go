@@ -54,6 +54,9 @@ func pack(image, kernel string, chosen []suite) error {
 			return err
 		}
 	}
+	if err := a.tree("testdata", "internal/vmtest/testdata"); err != nil {
+		return err
+	}
 	if m.Modules, err = a.modules(kernel); err != nil {
 		return err
 	}

@@ -41,7 +41,9 @@ func TestOptionsSurviveTheWayBack(t *testing.T) {
 func TestDifferencesAreSeen(t *testing.T) {
 	a := Netem{Delay: time.Millisecond, Loss: 0.1, Limit: 10}
 	for _, b := range []Netem{
-		{}, {Delay: time.Millisecond, Loss: 0.1, Limit: 11}, {Delay: time.Millisecond, Loss: 0.2, Limit: 10},
+		{},
+		{Delay: time.Millisecond, Loss: 0.1, Limit: 11},
+		{Delay: time.Millisecond, Loss: 0.2, Limit: 10},
 		{Delay: 2 * time.Millisecond, Loss: 0.1, Limit: 10},
 		{Delay: time.Millisecond, Loss: 0.1, Limit: 10, Corrupt: 0.1},
 		{Delay: time.Millisecond, Loss: 0.1, Limit: 10, GE: &GE{ToBad: 1}},
@@ -54,8 +56,13 @@ func TestDifferencesAreSeen(t *testing.T) {
 
 func TestImpossibleOptionsAreRefused(t *testing.T) {
 	for _, n := range []Netem{
-		{Loss: 1.1}, {Duplicate: -0.1}, {Corrupt: math.NaN()}, {Delay: -1},
-		{Delay: 1, Reorder: 0.1, BytesPerSec: 1}, {Jitter: time.Minute}, {Jitter: 1, Table: make([]float64, MaxTable+1)},
+		{Loss: 1.1},
+		{Duplicate: -0.1},
+		{Corrupt: math.NaN()},
+		{Delay: -1},
+		{Delay: 1, Reorder: 0.1, BytesPerSec: 1},
+		{Jitter: time.Minute},
+		{Jitter: 1, Table: make([]float64, MaxTable+1)},
 	} {
 		if _, err := n.options(); err == nil {
 			t.Errorf("%+v was taken", n)
