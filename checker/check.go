@@ -2,15 +2,16 @@
 // whether acknowledged writes survived.
 //
 // The idea: linearizability is local (Herlihy and Wing 1990), so a history is
-// split by key and each key is judged alone. Values are unique, so a read names
-// its write; that lets unknown outcomes be dropped or bounded exactly
-// (prune.go), long keys be cut where nothing is open and the state is forced
-// (cut.go), and conflicts be found and told in words (explain.go). What is left
-// is searched by porcupine (porcupine.go) within a budget of time and memory.
+// split by key and each key is judged alone. Where values are unique, a read
+// names its write, and blocks of versions decide in O(n log n) (blocks.go). Where
+// they are not, unknown outcomes are dropped or bounded as far as that is exact
+// (prune.go), long keys are cut where nothing is open and the state is forced
+// (cut.go), and what is left is searched by porcupine (porcupine.go) within a
+// budget of time and memory. Conflicts are told in words (explain.go).
 //
-// Every illegal verdict is backed by porcupine: either on the key itself or on
-// a handful of operations that follow from it. When the budget ends first the
-// verdict is Unknown, with the reason; it is never a pass.
+// Tests hold both engines against each other on random histories: a linearization
+// found by blocks is replayed, a contradiction is searched by porcupine. When the
+// budget ends first the verdict is Unknown, with the reason; it is never a pass.
 //
 // It does not judge operations on several keys, and imports nothing of ours
 // but the history.
@@ -63,7 +64,7 @@ func (o Options) withDefaults() Options {
 type Result struct {
 	Model   string // "kv"
 	Verdict Verdict
-	Engine  string // "porcupine"
+	Engine  string // "blocks", or "porcupine" if some key's values are not unique
 	Ops     int    // of the history, all outcomes
 	Keys    int
 	CPU     time.Duration // the workers' busy time, summed
@@ -150,6 +151,9 @@ func (o *op) resets() bool { return o.writes() && o.Kind != history.Append }
 // Validate checks what every engine relies on: operation numbers are unique,
 // and a client has one operation at a time, the last of which may be unknown.
 func Validate(ops []history.Op) error {
+	if inOrder(ops) {
+		return nil
+	}
 	seen := make(map[int64]int, len(ops))
 	order := make([]int, len(ops))
 	for i := range ops {
@@ -181,24 +185,64 @@ func Validate(ops []history.Op) error {
 	return nil
 }
 
+// inOrder reports whether a history keeps all rules and has the operations of
+// each client in their order, as recorders write them: one pass tells that. If
+// not, anything may be wrong or nothing.
+func inOrder(ops []history.Op) bool {
+	if len(ops) == 0 {
+		return true
+	}
+	low, high, client := ops[0].ID, ops[0].ID, 0
+	for i := range ops {
+		low, high, client = min(low, ops[i].ID), max(high, ops[i].ID), max(client, ops[i].Client)
+		if ops[i].Client < 0 {
+			return false
+		}
+	}
+	if high-low < 0 || high-low > 16*int64(len(ops)) || client > 16*len(ops) {
+		return false
+	}
+	seen := make([]uint64, (high-low)/64+1)
+	last := make([]int32, client+1) // by client: the place of its last operation, from 1
+	for i := range ops {
+		o := &ops[i]
+		at, bit := (o.ID-low)/64, uint64(1)<<((o.ID-low)%64)
+		if o.Return < o.Call || seen[at]&bit != 0 {
+			return false
+		}
+		seen[at] |= bit
+		if n := last[o.Client]; n > 0 {
+			if before := &ops[n-1]; before.Outcome == history.Unknown || o.Call < before.Return {
+				return false
+			}
+		}
+		last[o.Client] = int32(i + 1)
+	}
+	return true
+}
+
 // A keyed is the history of one key.
 type keyed struct {
 	key    string
-	ops    []op // may have happened: ok and unknown, by call; unknown gets left out
+	ops    []op // may have happened: ok and unknown; unknown gets left out
 	failed []*history.Op
 }
 
-// split divides a history by key. The order of the keys is that of their names.
+// split divides a history by key. The order of the keys is that of their names,
+// that of each key's operations the history's.
 func split(ops []history.Op) []keyed {
 	at := map[string]int{}
 	var keys []keyed
+	k := -1
 	for i := range ops {
 		o := &ops[i]
-		k, ok := at[o.Key]
-		if !ok {
-			k = len(keys)
-			at[o.Key] = k
-			keys = append(keys, keyed{key: o.Key})
+		if k < 0 || keys[k].key != o.Key {
+			var ok bool
+			if k, ok = at[o.Key]; !ok {
+				k = len(keys)
+				at[o.Key] = k
+				keys = append(keys, keyed{key: o.Key})
+			}
 		}
 		switch {
 		case o.Outcome == history.Fail:
@@ -208,9 +252,6 @@ func split(ops []history.Op) []keyed {
 		case o.Kind != history.Get:
 			keys[k].ops = append(keys[k].ops, op{o, never})
 		}
-	}
-	for i := range keys {
-		sortOps(keys[i].ops)
 	}
 	slices.SortFunc(keys, func(a, b keyed) int { return strings.Compare(a.key, b.key) })
 	return keys
@@ -233,7 +274,7 @@ func Check(ctx context.Context, ops []history.Op, opt Options) (Result, error) {
 		return Result{}, err
 	}
 	keys := split(ops)
-	res := Result{Model: "kv", Engine: "porcupine", Verdict: OK, Ops: len(ops), Keys: len(keys), Counts: count(ops)}
+	res := Result{Model: "kv", Engine: "blocks", Verdict: OK, Ops: len(ops), Keys: len(keys), Counts: count(ops)}
 	answers := checkKeys(ctx, keys, opt)
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
@@ -242,6 +283,9 @@ func Check(ctx context.Context, ops []history.Op, opt Options) (Result, error) {
 	for i := range answers {
 		a := &answers[i]
 		res.CPU += a.busy
+		if !a.blocks {
+			res.Engine = "porcupine"
+		}
 		res.Counts.Pruned += a.pruned
 		res.Counts.Bounded += a.bounded
 		res.Counts.Pieces += a.pieces
@@ -293,6 +337,7 @@ type answer struct {
 	verdict  Verdict
 	why      string
 	conflict Conflict
+	blocks   bool // the block engine judged it
 	busy     time.Duration
 	pruned   int
 	bounded  int
@@ -329,14 +374,25 @@ func checkKeys(ctx context.Context, keys []keyed, opt Options) []answer {
 	return answers
 }
 
-// checkKey judges one key: first the rules that prove a conflict in little
-// time, then the search, then a smallest counterexample if it has no name yet.
+// checkKey judges one key: by its blocks where values are unique. Where they are not,
+// first the rules that prove a conflict in little time, then the search. A
+// conflict without a name yet gets a smallest counterexample.
 func checkKey(k *keyed, limit *limit) answer {
+	r := decide(k.ops, false)
+	if r.verdict == OK {
+		return answer{verdict: OK, blocks: true, pruned: r.dropped, bounded: r.bounded, pieces: 1, longest: len(k.ops)}
+	}
+	sortOps(k.ops) // from here on the order counts
 	kept, words, pruned, bounded := prune(k.ops)
-	a := answer{verdict: OK, pruned: pruned, bounded: bounded}
+	a := answer{verdict: OK, pruned: pruned, bounded: bounded, blocks: r.verdict == Illegal}
 	if c, ok := explain(k, kept, words, limit.telling); ok {
 		c.Core = coreOf(c.Ops, kept, k.failed, words)
 		a.verdict, a.conflict = Illegal, c
+		return a
+	}
+	if r.verdict == Illegal {
+		a.verdict, a.pieces, a.longest = Illegal, 1, len(k.ops)
+		a.conflict = shrink(k, piece{ops: r.whole}, limit)
 		return a
 	}
 	for _, p := range cut(kept) {

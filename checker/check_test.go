@@ -321,6 +321,8 @@ func BenchmarkCheck(b *testing.B) {
 		c    genConfig
 	}{
 		{"100k operations, 1000 keys, 64 clients, 2% unknown", genConfig{ops: 100_000, clients: 64, keys: 1000, span: 1000, gap: 1000, unknown: 0.02, appends: true}},
+		{"1M operations, 1 key, 50 clients, 5% unknown", genConfig{ops: 1_000_000, clients: 50, keys: 1, span: 1000, gap: 1000, unknown: 0.05}},
+		{"1M operations, 1000 keys, 50 clients, 5% unknown", genConfig{ops: 1_000_000, clients: 50, keys: 1000, span: 1000, gap: 1000, unknown: 0.05}},
 		{"100k operations, 1 key, 3 at once, 2% unknown", genConfig{ops: 100_000, clients: 6, keys: 1, span: 1000, gap: 1000, unknown: 0.02}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {

@@ -1,0 +1,679 @@
+package checker
+
+import (
+	"cmp"
+	"math"
+	"math/bits"
+	"slices"
+	"strings"
+
+	"brownout/internal/history"
+)
+
+// The block engine decides a key whose values are unique, exactly and in
+// O(n log n), whatever the number of clients and of unknown outcomes.
+//
+// A version is a state of the key: the absent value, what a put or a delete
+// wrote, or what a swap or an append made of the version before it. As values
+// are unique, a read names its version, and a swap or an append its
+// predecessor. Versions linked that way make a chain, and a chain is a block: in any
+// linearization its versions follow each other with no other write between, for
+// each must last until the next is made of it. With f the earliest return and s
+// the latest call of a block's operations, A must precede B if and only if
+// f(A) < s(B). The key is linearizable if and only if
+//
+//   - every value found was written, no version is made twice or has two
+//     successors, and every chain begins with a put, a delete or the absent value;
+//   - along each chain, no operation returned before one of an earlier version was called;
+//   - no two blocks must each precede the other.
+//
+// Then the blocks in the order of f+s are a linearization: A before B means
+// f(A) < s(B) and not f(B) < s(A), so f+s of A is less than that of B. (Zones of
+// Gibbons and Korach, SIAM J. Comput. 26, 1997, and of Golab, Li and Shah, PODC
+// 2011, with chains of read-modify-writes in place of single writes.)
+//
+// A write of unknown outcome that nobody observed may be left out: if it took
+// effect in some linearization, nothing that depends on the state came between it
+// and the next put, so leaving it out changes no answer. One that was observed
+// did take effect, and its own return says nothing. Observed is what a completed
+// operation found, what an effective swap expected, and what either is made of.
+//
+// A refused swap that does not say what it found, a delete that leaves no
+// tombstone, a value that is written twice or can be taken apart in two ways:
+// such keys are not for this engine.
+
+// A ruling is what the block engine says of a key.
+type ruling struct {
+	verdict Verdict // Unknown: not for this engine
+	why     string  // of Unknown and Illegal
+	core    []op    // of Illegal: operations that are illegal by themselves, see [blockEngine.core]
+	whole   []op    // of Illegal: these with all that their versions are made of, if that is not too much
+	dropped int     // unknown writes that were left out
+	bounded int     // unknown writes that took effect
+	order   []int32 // of OK, if asked for: operations in an order that is a linearization
+}
+
+// A version of a key; number 0 is the absent value at the start.
+type version struct {
+	writer     int32 // the operation that made it; -1 for version 0
+	pred, succ int32 // versions; 0 for none, as version 0 has no predecessor and is no successor
+	linked     bool  // pred counts: the writer is a swap or an append
+	effective  bool  // it existed
+	visited    bool
+	least      int32 // reader with the earliest return; -1 for none
+	latest     int32 // reader with the latest call
+}
+
+type blockEngine struct {
+	ops      []op
+	ids      map[string]int32 // version by the value that was written; of an append, by its element
+	versions []version
+	words    *words           // only if there are appends
+	made     map[string]int32 // version by a whole value that was found, if there are appends
+	work     []int32          // versions found to exist, whose predecessors are to be looked at
+	bad      *ruling
+}
+
+// register gives every write its version, or says why the engine cannot judge the operations.
+func (e *blockEngine) register() (why string) {
+	appends := false
+	n := 1
+	for i := range e.ops {
+		o := &e.ops[i]
+		switch {
+		case o.Blind:
+			return "a refused swap did not say what it found"
+		case !o.writes():
+		case o.Value == nil:
+			return "a delete left no tombstone"
+		case *o.Value == "":
+			return "an empty value"
+		default:
+			n++
+		}
+		appends = appends || o.Kind == history.Append
+	}
+	e.ids = make(map[string]int32, n)
+	e.versions = make([]version, 1, n)
+	e.versions[0] = version{writer: -1, effective: true, least: -1, latest: -1}
+	for i := range e.ops {
+		o := &e.ops[i]
+		if !o.writes() {
+			continue
+		}
+		id := int32(len(e.versions))
+		e.ids[*o.Value] = id
+		if len(e.ids) != int(id) {
+			return "a value is written twice"
+		}
+		// A put and a delete that was acknowledged made its version in any case.
+		resets := o.Kind == history.Put || o.Kind == history.Delete
+		e.versions = append(e.versions, version{writer: int32(i), effective: resets && o.completed(), least: -1, latest: -1})
+	}
+	if appends {
+		e.words = newWords(e.ops)
+		e.made = map[string]int32{}
+	}
+	return ""
+}
+
+// Not a version.
+const (
+	stranger  = -1 // nobody wrote it
+	ambiguous = -2 // it can be taken apart in two ways
+	twice     = -3 // an element is in two places
+)
+
+// version returns that of a value that was found or expected.
+func (e *blockEngine) version(v *string) int32 {
+	if v == nil {
+		return 0
+	}
+	if e.words == nil {
+		if id, ok := e.ids[*v]; ok {
+			return id
+		}
+		return stranger
+	}
+	if id, ok := e.made[*v]; ok {
+		return id
+	}
+	id := e.assemble(*v)
+	e.made[*v] = id
+	return id
+}
+
+// assemble finds the version of a value that may hold appended elements: a base
+// and one append after the other, each of which made a version.
+func (e *blockEngine) assemble(v string) int32 {
+	p := e.words.parse(&v)
+	switch {
+	case p.ways == 0 || p.ways == 1 && len(p.words) == 0:
+		return stranger
+	case p.ways > 1:
+		return ambiguous
+	}
+	at := int32(0)
+	for i, w := range p.words {
+		id := e.ids[w]
+		if i == 0 && p.based {
+			at = id
+			continue
+		}
+		x := &e.versions[id]
+		if !x.linked {
+			x.linked, x.pred = true, at
+		} else if x.pred != at {
+			return twice
+		}
+		at = id
+	}
+	return at
+}
+
+// decide judges a key. With order it also returns a linearization.
+func decide(ops []op, order bool) ruling {
+	e := &blockEngine{ops: ops}
+	if why := e.register(); why != "" {
+		return ruling{verdict: Unknown, why: why}
+	}
+	for _, step := range []func(){e.observe, e.link, e.chain} {
+		if step(); e.bad != nil {
+			return *e.bad
+		}
+	}
+	blocks := e.blocks()
+	if e.bad != nil {
+		return *e.bad
+	}
+	if e.collide(blocks); e.bad != nil {
+		return *e.bad
+	}
+	r := ruling{verdict: OK}
+	for i := range e.versions {
+		if v := &e.versions[i]; v.writer >= 0 && ops[v.writer].Outcome == history.Unknown {
+			if v.effective {
+				r.bounded++
+			} else {
+				r.dropped++
+			}
+		}
+	}
+	if order {
+		r.order = e.order(blocks)
+	}
+	return r
+}
+
+// illegal ends the engine with a contradiction between operations.
+func (e *blockEngine) illegal(why string, is ...int32) {
+	if e.bad == nil {
+		e.bad = &ruling{verdict: Illegal, why: why, core: e.core(is, false), whole: e.core(is, true)}
+	}
+}
+
+func (e *blockEngine) unfit(why string) {
+	if e.bad == nil || e.bad.verdict == Illegal {
+		e.bad = &ruling{verdict: Unknown, why: why}
+	}
+}
+
+// observe takes all that completed operations found.
+func (e *blockEngine) observe() {
+	for i := range e.ops {
+		o := &e.ops[i]
+		if !o.observes() {
+			continue
+		}
+		v := e.version(o.Result)
+		switch {
+		case v == ambiguous:
+			e.unfit("a value can be taken apart in two ways")
+			return
+		case v < 0 && e.bad == nil:
+			// Go on: what is ambiguous makes even this uncertain.
+			core := e.strange(int32(i))
+			e.bad = &ruling{verdict: Illegal, why: "found what nobody wrote", core: core, whole: core}
+			continue
+		case v < 0 || e.bad != nil:
+			continue
+		}
+		e.exists(v)
+		if o.Kind == history.CAS {
+			if same := equal(o.Expect, o.Result); same != o.Swapped {
+				e.illegal("a swap contradicts itself", int32(i))
+				continue
+			}
+			if o.Swapped {
+				x := e.ids[*o.Value]
+				e.versions[x].linked, e.versions[x].pred = true, v
+				e.exists(x)
+				continue
+			}
+		}
+		x := &e.versions[v]
+		if x.least < 0 || o.ret < e.ops[x.least].ret {
+			x.least = int32(i)
+		}
+		if x.latest < 0 || o.Call > e.ops[x.latest].Call {
+			x.latest = int32(i)
+		}
+	}
+}
+
+func (e *blockEngine) exists(v int32) {
+	if x := &e.versions[v]; !x.effective {
+		x.effective = true
+		e.work = append(e.work, v)
+	}
+}
+
+// link finds what else must have existed: what versions that did were made of.
+func (e *blockEngine) link() {
+	for len(e.work) > 0 {
+		v := e.work[len(e.work)-1]
+		e.work = e.work[:len(e.work)-1]
+		x := &e.versions[v]
+		o := &e.ops[x.writer]
+		if o.Kind == history.CAS && !x.linked {
+			p := e.version(o.Expect)
+			switch {
+			case p == ambiguous:
+				e.unfit("a value can be taken apart in two ways")
+				return
+			case p < 0: // it cannot have swapped, and yet its value was seen
+				e.illegal("found what a swap cannot have written", e.witnesses(v)...)
+				return
+			}
+			x.linked, x.pred = true, p
+		}
+		if x.linked {
+			e.exists(x.pred)
+		}
+	}
+	for v := 1; v < len(e.versions); v++ {
+		x := &e.versions[v]
+		if !x.effective || !x.linked {
+			continue
+		}
+		p := &e.versions[x.pred]
+		if p.succ != 0 {
+			is := append(e.witnesses(p.succ), e.witnesses(int32(v))...)
+			if p.writer >= 0 {
+				is = append(is, p.writer)
+			}
+			e.illegal("two writes follow the same version", is...)
+			return
+		}
+		p.succ = int32(v)
+	}
+}
+
+// witnesses are the operations that show that a version existed: its writer and a reader
+// of it, or of what was made of it.
+func (e *blockEngine) witnesses(v int32) []int32 {
+	out := []int32{}
+	seen := map[int32]bool{}
+	for !seen[v] {
+		seen[v] = true
+		x := &e.versions[v]
+		if x.writer >= 0 {
+			out = append(out, x.writer)
+		}
+		if x.least >= 0 {
+			return append(out, x.least)
+		}
+		if x.writer < 0 || e.ops[x.writer].completed() && e.ops[x.writer].Kind != history.Append {
+			return out
+		}
+		next := int32(0) // an unknown write or an append: somebody made something of it
+		for u := range e.versions {
+			if y := &e.versions[u]; y.effective && y.linked && y.pred == v {
+				next = int32(u)
+			}
+		}
+		if next == 0 {
+			return out
+		}
+		v = next
+	}
+	return out
+}
+
+// Times of a chain so far.
+const (
+	ever = int64(math.MinInt64)
+)
+
+// chain checks each chain's versions against each other.
+func (e *blockEngine) chain() {
+	for root := range e.versions {
+		x := &e.versions[root]
+		if !x.effective || x.linked {
+			continue
+		}
+		called, by := ever, int32(-1) // the latest call so far, and whose
+		for v := int32(root); ; {
+			x := &e.versions[v]
+			x.visited = true
+			if x.writer >= 0 {
+				o := &e.ops[x.writer]
+				if o.ret < called {
+					e.illegal("a write returned before what it was made of", append(e.path(by, v), x.writer, by)...)
+					return
+				}
+				if o.Call > called {
+					called, by = o.Call, x.writer
+				}
+			}
+			if x.least >= 0 {
+				if e.ops[x.least].ret < called {
+					e.illegal("a read returned before what it found was written", append(e.path(by, v), x.least, by)...)
+					return
+				}
+				if o := &e.ops[x.latest]; o.Call > called {
+					called, by = o.Call, x.latest
+				}
+			}
+			if x.succ == 0 {
+				break
+			}
+			v = x.succ
+		}
+	}
+	for v := range e.versions {
+		if x := &e.versions[v]; x.effective && !x.visited {
+			e.illegal("writes are made of each other", e.circle(int32(v))...)
+			return
+		}
+	}
+}
+
+// path are the writers of the versions from that of an operation to v.
+func (e *blockEngine) path(from, v int32) []int32 { return e.ancestry(e.of(from), v) }
+
+func (e *blockEngine) ancestry(start, v int32) (out []int32) {
+	for {
+		if w := e.versions[v].writer; w >= 0 {
+			out = append(out, w)
+		}
+		if v == start || !e.versions[v].linked {
+			return out
+		}
+		v = e.versions[v].pred
+	}
+}
+
+// of is the version that an operation read or wrote.
+func (e *blockEngine) of(i int32) int32 {
+	if o := &e.ops[i]; !o.writes() {
+		return e.version(o.Result)
+	} else {
+		return e.ids[*o.Value]
+	}
+}
+
+func (e *blockEngine) circle(v int32) (out []int32) {
+	for seen := map[int32]bool{}; !seen[v]; v = e.versions[v].pred {
+		seen[v] = true
+		out = append(out, e.witnesses(v)...)
+		if !e.versions[v].linked {
+			break
+		}
+	}
+	return out
+}
+
+// A span is a block: its first version, f and s and the operations that have them.
+type span struct {
+	root     int32 // -1: an append that nobody saw, which is a block of its own
+	f, s     int64
+	fOp, sOp int32
+}
+
+func (e *blockEngine) blocks() []span {
+	out := make([]span, 0, len(e.versions))
+	for root := range e.versions {
+		x := &e.versions[root]
+		switch {
+		case x.writer >= 0 && !x.effective:
+			// An acknowledged append that nobody saw took effect at the end of some
+			// block, where what follows is a put: it stands alone.
+			if o := &e.ops[x.writer]; o.Kind == history.Append && o.completed() {
+				out = append(out, span{-1, o.ret, o.Call, x.writer, x.writer})
+			}
+			continue
+		case x.linked, root == 0 && x.succ == 0 && x.least < 0:
+			continue
+		}
+		b := span{root: int32(root), f: math.MaxInt64, s: ever, fOp: -1, sOp: -1}
+		if root == 0 {
+			b.f = ever
+		}
+		for v := int32(root); ; v = e.versions[v].succ {
+			x := &e.versions[v]
+			for _, i := range [...]int32{x.writer, x.least, x.latest} {
+				if i < 0 {
+					continue
+				}
+				if o := &e.ops[i]; root != 0 && o.ret < b.f {
+					b.f, b.fOp = o.ret, i
+				}
+				if o := &e.ops[i]; o.Call > b.s {
+					b.s, b.sOp = o.Call, i
+				}
+			}
+			if x.succ == 0 {
+				break
+			}
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// collide looks for two blocks that must each precede the other.
+func (e *blockEngine) collide(blocks []span) {
+	forward := make([]span, 0, len(blocks))
+	for _, b := range blocks {
+		if b.f < b.s {
+			forward = append(forward, b)
+		}
+	}
+	slices.SortFunc(forward, func(a, b span) int { return cmp.Or(cmp.Compare(a.f, b.f), cmp.Compare(a.s, b.s)) })
+	for i := 1; i < len(forward); i++ {
+		// Without a collision so far, the one before lasts longest of all before.
+		if a, b := forward[i-1], forward[i]; b.f < a.s {
+			e.collision(a, b)
+			return
+		}
+	}
+	for _, b := range blocks {
+		if b.f < b.s {
+			continue
+		}
+		// The last forward block that must precede it.
+		i, _ := slices.BinarySearchFunc(forward, b.s, func(a span, s int64) int { return cmp.Compare(a.f, s) })
+		if i > 0 && b.f < forward[i-1].s {
+			e.collision(forward[i-1], b)
+			return
+		}
+	}
+}
+
+func (e *blockEngine) collision(a, b span) {
+	var is []int32
+	for _, x := range []span{a, b} {
+		if x.root < 0 {
+			is = append(is, x.fOp)
+			continue
+		}
+		ends := []int32{x.sOp}
+		if x.fOp >= 0 {
+			ends = append(ends, x.fOp)
+		}
+		first, last := e.stretch(x.root, ends)
+		is = append(is, ends...)
+		if x.root == 0 { // it begins before everything, whoever was first to look
+			is = append(is, e.ancestry(0, e.of(last))...)
+			continue
+		}
+		is = append(is, e.path(first, e.of(last))...)
+	}
+	e.illegal("two versions would each have to precede the other", is...)
+}
+
+// stretch says which of a chain's operations is of its earliest, and which of its latest version.
+func (e *blockEngine) stretch(root int32, is []int32) (first, last int32) {
+	if len(is) == 1 {
+		return is[0], is[0]
+	}
+	a, b := e.of(is[0]), e.of(is[1])
+	for v := root; ; v = e.versions[v].succ {
+		switch {
+		case v == a:
+			return is[0], is[1]
+		case v == b:
+			return is[1], is[0]
+		case e.versions[v].succ == 0:
+			return is[0], is[1]
+		}
+	}
+}
+
+// strange are a read of what nobody wrote and all that it could be made of.
+func (e *blockEngine) strange(i int32) []op {
+	core := []op{e.ops[i]}
+	if e.words == nil || e.ops[i].Result == nil {
+		return core
+	}
+	for _, w := range e.words.parse(e.ops[i].Result).words {
+		if id, ok := e.ids[w]; ok {
+			core = append(core, e.ops[e.versions[id].writer])
+			// Its element is in another place for somebody else: that is what contradicts.
+			core = append(core, e.pick(e.witnesses(id))...)
+		}
+	}
+	return unique(core)
+}
+
+func (e *blockEngine) pick(is []int32) (out []op) {
+	for _, i := range is {
+		out = append(out, e.ops[i])
+	}
+	return out
+}
+
+// maxWhole bounds a core that is not relaxed.
+const maxWhole = 200
+
+// core makes a history of some operations that is illegal by itself. A swap or an
+// append whose predecessor is left out becomes the put of what it made, which
+// constrains less; with whole, predecessors are taken in as far as maxWhole operations go.
+func (e *blockEngine) core(is []int32, whole bool) []op {
+	in := map[int32]bool{}
+	for len(is) > 0 {
+		i := is[0]
+		if is = is[1:]; in[i] {
+			continue
+		}
+		in[i] = true
+		v := e.of(i)
+		if v < 0 {
+			continue
+		}
+		if w := e.versions[v].writer; w >= 0 {
+			is = append(is, w) // a read without its write would be another contradiction
+		}
+		if x := &e.versions[v]; whole && x.linked && x.pred != 0 && len(in) < maxWhole {
+			is = append(is, e.versions[x.pred].writer)
+		}
+		if o := &e.ops[i]; o.writes() && (!o.completed() || o.Kind == history.Append && e.versions[v].linked) {
+			is = append(is, e.witnesses(v)...) // who shows that it took effect, and where
+		}
+	}
+	var out []op
+	for i := range in {
+		o := e.ops[i]
+		if o.writes() {
+			if x := &e.versions[e.ids[*o.Value]]; x.linked && x.pred != 0 && !in[e.versions[x.pred].writer] {
+				put := *o.Op
+				put.Kind, put.Value, put.Expect, put.Result, put.Swapped = history.Put, e.text(e.ids[*o.Value]), nil, nil, false
+				o.Op = &put
+			}
+		}
+		out = append(out, o)
+	}
+	return unique(out)
+}
+
+// text is the whole value of a version.
+func (e *blockEngine) text(v int32) *string {
+	var parts []string
+	for {
+		x := &e.versions[v]
+		if x.writer < 0 {
+			break
+		}
+		o := &e.ops[x.writer]
+		parts = append(parts, *o.Value)
+		if o.Kind != history.Append {
+			break
+		}
+		v = x.pred
+	}
+	slices.Reverse(parts)
+	whole := strings.Join(parts, "")
+	return &whole
+}
+
+func unique(ops []op) []op {
+	sortOps(ops)
+	return slices.CompactFunc(ops, func(a, b op) bool { return a.Op == b.Op })
+}
+
+// order returns a linearization: the blocks by the middle of f and s, in each
+// the versions of its chain, and of each its write and then its reads by call.
+func (e *blockEngine) order(blocks []span) []int32 {
+	readers := make([][]int32, len(e.versions))
+	for i := range e.ops {
+		if o := &e.ops[i]; o.observes() && !o.writes() {
+			v := e.version(o.Result)
+			readers[v] = append(readers[v], int32(i))
+		}
+	}
+	slices.SortStableFunc(blocks, func(a, b span) int {
+		if (a.root == 0) != (b.root == 0) {
+			return cmp.Compare(min(uint32(a.root), 1), min(uint32(b.root), 1)) // version 0 is first
+		}
+		ah, al := sum(a.f, a.s)
+		bh, bl := sum(b.f, b.s)
+		return cmp.Or(cmp.Compare(ah, bh), cmp.Compare(al, bl))
+	})
+	out := make([]int32, 0, len(e.ops))
+	for _, b := range blocks {
+		if b.root < 0 {
+			out = append(out, b.fOp)
+			continue
+		}
+		for v := b.root; ; v = e.versions[v].succ {
+			x := &e.versions[v]
+			if x.writer >= 0 {
+				out = append(out, x.writer)
+			}
+			rs := readers[v]
+			slices.SortStableFunc(rs, func(a, b int32) int { return cmp.Compare(e.ops[a].Call, e.ops[b].Call) })
+			out = append(out, rs...)
+			if x.succ == 0 {
+				break
+			}
+		}
+	}
+	return out
+}
+
+// sum adds two times without overflow, as a number of two words that compares.
+func sum(a, b int64) (hi int64, lo uint64) {
+	l, carry := bits.Add64(uint64(a), uint64(b), 0)
+	return a>>63 + b>>63 + int64(carry), l
+}

@@ -1,0 +1,182 @@
+package checker
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"brownout/internal/history"
+)
+
+// replay says what is wrong with an order of a key's operations as a
+// linearization. It knows nothing of blocks: it plays the operations one after
+// the other on a string that may be absent, and looks at their times.
+func replay(ops []op, order []int32) string {
+	state := (*string)(nil)
+	same := func(a, b *string) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }
+	placed := make([]bool, len(ops))
+	latest := int64(-1 << 63) // call so far
+	for _, i := range order {
+		o := ops[i]
+		if placed[i] {
+			return "an operation is placed twice"
+		}
+		placed[i] = true
+		if o.Outcome == history.OK && o.Return < latest {
+			return "an operation returned before an earlier one was called"
+		}
+		latest = max(latest, o.Call)
+		switch o.Kind {
+		case history.Get:
+			if !same(state, o.Result) {
+				return "a get found something else"
+			}
+		case history.Put, history.Delete:
+			state = o.Value
+		case history.Append:
+			joined := *o.Value
+			if state != nil {
+				joined = *state + joined
+			}
+			state = &joined
+		case history.CAS:
+			match := same(state, o.Expect)
+			if o.Outcome == history.OK && (!same(state, o.Result) || match != o.Swapped) {
+				return "a cas found or did something else"
+			}
+			if match {
+				state = o.Value
+			}
+		}
+	}
+	for i := range ops {
+		if !placed[i] && ops[i].Outcome == history.OK {
+			return "a completed operation is missing"
+		}
+	}
+	return ""
+}
+
+// TestBlocksAgreeWithPorcupine holds the engine against plain porcupine: every
+// linearization that it gives is replayed, every contradiction is searched.
+func TestBlocksAgreeWithPorcupine(t *testing.T) {
+	seed := newSeed(t)
+	all := append(slices.Clone(families),
+		struct {
+			name string
+			c    genConfig
+		}{"many swaps", genConfig{ops: 10, clients: 5, keys: 1, span: 4, gap: 1, unknown: 0.3}},
+		struct {
+			name string
+			c    genConfig
+		}{"crowded, with appends", genConfig{ops: 9, clients: 6, keys: 1, span: 10, gap: 1, unknown: 0.25, appends: true, deletes: true}},
+	)
+	judged := 0
+	for f, fam := range all {
+		t.Run(fam.name, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, uint64(1000+f)))
+			n, illegal, unfit, small := rounds(t, 3000), 0, 0, 0
+			if fam.c.ops > 100 {
+				n /= 10
+			}
+			for range n {
+				b := noBug
+				if rng.IntN(5) < 3 {
+					b = bugs[rng.IntN(len(bugs))]
+				}
+				ops, ok := generate(rng, fam.c, b)
+				if !ok {
+					continue
+				}
+				if rng.IntN(3) == 0 {
+					scramble(rng, ops)
+				}
+				for _, k := range split(ops) {
+					r := decide(k.ops, true)
+					if r.verdict == Unknown {
+						unfit++
+						continue
+					}
+					judged++
+					want := reference(ofKey(ops, k.key))
+					if (r.verdict == OK) != want {
+						t.Fatalf("blocks say %s (%s), porcupine says linearizable = %v\n%s", r.verdict, r.why, want, dump(ofKey(ops, k.key)))
+					}
+					if r.verdict == OK {
+						if wrong := replay(k.ops, r.order); wrong != "" {
+							t.Fatalf("the order %v is no linearization: %s\n%s", r.order, wrong, dump(ofKey(ops, k.key)))
+						}
+						continue
+					}
+					illegal++
+					if v, why := search(piece{ops: r.core}, newLimit(t.Context(), Options{}.withDefaults())); v != Illegal {
+						t.Fatalf("the core of %q is %s %s by itself: %v\n%s", r.why, v, why, r.core, dump(ofKey(ops, k.key)))
+					}
+					if len(r.core) <= 5 {
+						small++
+					}
+				}
+			}
+			t.Logf("%d histories: %d keys not for blocks, %d illegal, of these %d with a core of at most 5 operations", n, unfit, illegal, small)
+		})
+	}
+	if judged < 10_000 && !testing.Short() {
+		t.Errorf("only %d keys were judged by blocks", judged)
+	}
+}
+
+func ofKey(ops []history.Op, key string) (out []history.Op) {
+	for _, o := range ops {
+		if o.Key == key {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// scramble spoils a history as no bug of the simulated register would: reads
+// find another's value, times move, outcomes change.
+func scramble(rng *rand.Rand, ops []history.Op) {
+	i, j := rng.IntN(len(ops)), rng.IntN(len(ops))
+	switch a, b := &ops[i], &ops[j]; rng.IntN(4) {
+	case 0:
+		if a.Kind == history.Get && b.Key == a.Key && a.Outcome == history.OK && (b.Kind == history.Get && b.Outcome == history.OK) {
+			a.Result, b.Result = b.Result, a.Result
+		}
+	case 1:
+		a.Call -= rng.Int64N(6)
+	case 2:
+		a.Return += rng.Int64N(6)
+	case 3:
+		if a.Kind == history.Get && a.Outcome == history.OK && b.Key == a.Key && b.Value != nil && b.Kind != history.Append {
+			a.Result = b.Value
+		}
+	}
+}
+
+func TestBlocksRefuseWhatTheyCannotJudge(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		ops  []history.Op
+		why  string
+	}{
+		{"a value twice", []history.Op{
+			{ID: 1, Client: 1, Key: "k", Kind: history.Put, Value: ptr("a"), Outcome: history.OK, Return: 1},
+			{ID: 2, Client: 2, Key: "k", Kind: history.Put, Value: ptr("a"), Outcome: history.OK, Return: 1},
+		}, "written twice"},
+		{"a bare delete", []history.Op{{ID: 1, Key: "k", Kind: history.Delete, Outcome: history.OK}}, "tombstone"},
+		{"an empty value", []history.Op{{ID: 1, Key: "k", Kind: history.Put, Value: ptr(""), Outcome: history.OK}}, "empty"},
+		{"a blind refusal", []history.Op{{ID: 1, Key: "k", Kind: history.CAS, Value: ptr("a"), Expect: ptr("b"), Blind: true, Outcome: history.OK}}, "did not say"},
+		{"two ways to read", []history.Op{
+			{ID: 1, Client: 1, Key: "k", Kind: history.Append, Value: ptr("a"), Outcome: history.OK, Return: 1},
+			{ID: 2, Client: 2, Key: "k", Kind: history.Append, Value: ptr("aa"), Outcome: history.OK, Return: 1},
+			{ID: 3, Client: 3, Key: "k", Kind: history.Append, Value: ptr("aaa"), Outcome: history.OK, Return: 1},
+			{ID: 4, Client: 4, Key: "k", Kind: history.Get, Result: ptr("aaaaaa"), Outcome: history.OK, Return: 1},
+		}, "two ways"},
+	} {
+		if r := decide(split(tt.ops)[0].ops, false); r.verdict != Unknown || !strings.Contains(r.why, tt.why) {
+			t.Errorf("%s: %s %q, want it refused with %q", tt.name, r.verdict, r.why, tt.why)
+		}
+	}
+}
