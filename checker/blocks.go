@@ -53,8 +53,8 @@ type ruling struct {
 	order   []int32 // of OK, if asked for: operations in an order that is a linearization
 }
 
-// A version of a key; number 0 is the absent value at the start.
-type version struct {
+// A kept is a version of a key; number 0 is the absent value at the start.
+type kept struct {
 	writer     int32 // the operation that made it; -1 for version 0
 	pred, succ int32 // versions; 0 for none, as version 0 has no predecessor and is no successor
 	linked     bool  // pred counts: the writer is a swap or an append
@@ -67,7 +67,7 @@ type version struct {
 type blockEngine struct {
 	ops      []op
 	ids      map[string]int32 // version by the value that was written; of an append, by its element
-	versions []version
+	versions []kept
 	words    *words           // only if there are appends
 	made     map[string]int32 // version by a whole value that was found, if there are appends
 	work     []int32          // versions found to exist, whose predecessors are to be looked at
@@ -94,8 +94,8 @@ func (e *blockEngine) register() (why string) {
 		appends = appends || o.Kind == history.Append
 	}
 	e.ids = make(map[string]int32, n)
-	e.versions = make([]version, 1, n)
-	e.versions[0] = version{writer: -1, effective: true, least: -1, latest: -1}
+	e.versions = make([]kept, 1, n)
+	e.versions[0] = kept{writer: -1, effective: true, least: -1, latest: -1}
 	for i := range e.ops {
 		o := &e.ops[i]
 		if !o.writes() {
@@ -108,7 +108,7 @@ func (e *blockEngine) register() (why string) {
 		}
 		// A put and a delete that was acknowledged made its version in any case.
 		resets := o.Kind == history.Put || o.Kind == history.Delete
-		e.versions = append(e.versions, version{writer: int32(i), effective: resets && o.completed(), least: -1, latest: -1})
+		e.versions = append(e.versions, kept{writer: int32(i), effective: resets && o.completed(), least: -1, latest: -1})
 	}
 	if appends {
 		e.words = newWords(e.ops)
