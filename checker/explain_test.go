@@ -284,3 +284,16 @@ func TestCoresAreIllegalByThemselves(t *testing.T) {
 		})
 	}
 }
+
+// A picture of what no search can decide is drawn all the same.
+func TestVisualizeEnds(t *testing.T) {
+	h := with()
+	for i := range 60 {
+		h.app(fmt.Sprintf("+%02d", i), 0, 100)
+	}
+	h.get("+03+05+01", 200, 201)
+	var page strings.Builder
+	if err := Visualize(h.ops, nil, &page); err != nil || page.Len() == 0 {
+		t.Errorf("Visualize: %v, %d bytes", err, page.Len())
+	}
+}

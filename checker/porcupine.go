@@ -200,8 +200,12 @@ type Mark struct {
 	Text       string
 }
 
+// drawWithin bounds the search that a picture is of: it may be exponential.
+const drawWithin = 300 * time.Millisecond
+
 // Visualize writes porcupine's picture of a few operations on one key, a page
-// of HTML. It is of porcupine's own search: the longest orders that work.
+// of HTML. It is of porcupine's own search: the longest orders that work, as far
+// as they were found in a moment.
 func Visualize(ops []history.Op, marks []Mark, to io.Writer) error {
 	t := newTexts()
 	end := int64(math.MinInt64)
@@ -237,7 +241,7 @@ func Visualize(ops []history.Op, marks []Mark, to io.Writer) error {
 		}
 		events = append(events, porcupine.Operation{ClientId: i, Input: seenStep{t.step(o), o}, Call: o.Call, Return: o.ret})
 	}
-	_, info := porcupine.CheckOperationsVerbose(model, events, 0)
+	_, info := porcupine.CheckOperationsVerbose(model, events, drawWithin)
 	var notes []porcupine.Annotation
 	for _, m := range marks {
 		notes = append(notes, porcupine.Annotation{Tag: m.Row, Start: m.Start, End: min(m.End, end), Description: m.Text, BackgroundColor: "#f3d9d9"})

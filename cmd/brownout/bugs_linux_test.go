@@ -31,7 +31,7 @@ var plantedBugs = []struct {
 	{"double-apply", []string{"double apply"}},
 	{"append-lost", []string{"lost append"}},
 	{"delete-resurrects", []string{"resurrected value"}},
-	{"short-snapshot", []string{"stale read", "lost acknowledged write", "lost append", "resurrected value"}},
+	{"short-snapshot", []string{"diverging appends", "replicas diverged", "stale read", "lost acknowledged write", "lost append", "resurrected value"}},
 	{"hang-after-election", []string{"hang"}},
 }
 
