@@ -51,7 +51,10 @@ func (r *Row) net(d, v Dose, off func(got, want float64) float64) {
 		if d.Duration("jitter") > 0 {
 			r.Requested += " ± " + short(d.Duration("jitter")) + " " + d.String("dist")
 		}
-		r.MeasuredP50, r.MeasuredP99, r.Sigma = short(v.Duration("p50")), short(v.Duration("p99")), short(v.Duration("sd"))
+		r.MeasuredP50, r.MeasuredP99 = short(v.Duration("p50")), short(v.Duration("p99"))
+		if sd := v.Duration("sd"); sd > 0 {
+			r.Sigma = short(sd)
+		}
 		r.ErrorPct = off(v.Float("p50_ns"), float64(want))
 	case "net.rate":
 		r.Requested, r.MeasuredP50 = rate(d.Float("limit_bits_per_s")), rate(v.Float("bits_per_s"))
