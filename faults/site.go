@@ -59,8 +59,13 @@ func resolve(f plan.Fault, st []cluster.Status, rng *rand.Rand) (Site, error) {
 		if err == nil && slices.Contains(site.Nodes, cluster.ClientName) {
 			err = errors.New("on: client: the client is no node")
 		}
-	case f.Split != "":
+	case f.Split != "" || f.Params.Has("isolate"):
 		site.Links, err = splitLinks(f, pick)
+	case f.Params.Has("bridge"):
+		f.Split, err = halves(f.Params.String("bridge"), pick, rng)
+		if err == nil {
+			site.Links, err = splitLinks(f, pick)
+		}
 	default:
 		site.Links, err = betweenLinks(f, pick)
 	}
@@ -78,7 +83,11 @@ func resolve(f plan.Fault, st []cluster.Status, rng *rand.Rand) (Site, error) {
 // ones. A node belongs to the first group that means it, and the last group
 // may be "majority", "minority" or "others": whoever is left. On the client
 // plane the client belongs to the last group, unless one names it.
+// Whoever is a bridge belongs to none.
 func splitLinks(f plan.Fault, pick func(string) ([]string, error)) ([]Link, error) {
+	if words := f.Params.String("isolate"); words != "" {
+		f.Split = words + " | others"
+	}
 	parts := strings.Split(f.Split, "|")
 	if len(parts) < 2 {
 		return nil, fmt.Errorf("split %q has one group; write A | B", f.Split)
@@ -86,6 +95,15 @@ func splitLinks(f plan.Fault, pick func(string) ([]string, error)) ([]Link, erro
 	var groups [][]string
 	named := false
 	in := map[string]bool{}
+	if words := f.Params.String("bridge"); words != "" {
+		nodes, err := pick(words)
+		if err != nil {
+			return nil, fmt.Errorf("bridge: %w", err)
+		}
+		for _, n := range nodes {
+			in[n] = true
+		}
+	}
 	for i, words := range parts {
 		var group []string
 		rest, client := withoutClient(words)
@@ -129,6 +147,30 @@ func splitLinks(f plan.Fault, pick func(string) ([]string, error)) ([]Link, erro
 		})
 	}
 	return links, nil
+}
+
+// halves draws a split of all nodes but the bridge into two groups of one size,
+// or nearly.
+func halves(bridge string, pick func(string) ([]string, error), rng *rand.Rand) (string, error) {
+	between, err := pick(bridge)
+	if err != nil {
+		return "", fmt.Errorf("bridge: %w", err)
+	}
+	all, err := pick("all")
+	if err != nil {
+		return "", err
+	}
+	left := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return slices.Contains(between, n) })
+	if len(left) < 2 {
+		return "", fmt.Errorf("bridge %q leaves %d nodes, which are no two groups", bridge, len(left))
+	}
+	var one []string
+	for range len(left) / 2 {
+		i := int(rng.Uint64() % uint64(len(left)))
+		one = append(one, left[i])
+		left = slices.Delete(left, i, i+1)
+	}
+	return strings.Join(one, ",") + "|" + strings.Join(left, ","), nil
 }
 
 // withoutClient takes the word client out of a comma-separated list.
@@ -201,6 +243,10 @@ func selector(f plan.Fault) string {
 	switch {
 	case f.Split != "":
 		return "split " + f.Split
+	case f.Params.Has("isolate"):
+		return "isolate " + f.Params.String("isolate")
+	case f.Params.Has("bridge"):
+		return "bridge " + f.Params.String("bridge")
 	case f.On != "":
 		return "on " + f.On
 	}

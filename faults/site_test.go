@@ -75,6 +75,22 @@ func TestResolve(t *testing.T) {
 			plan.Fault{Kind: "net.partition", Split: "leader | all", Params: plan.Params{"one_way": true}},
 			"n2>n1 n2>n3 n2>n4 n2>n5",
 		},
+		{
+			"isolated from everybody",
+			plan.Fault{Kind: "net.partition", Plane: "both", Params: plan.Params{"isolate": "leader"}},
+			"n2>n1 n2>n3 n2>n4 n2>n5 n2>client n1>n2 n3>n2 n4>n2 n5>n2 client>n2",
+		},
+		{
+			"silenced only",
+			plan.Fault{Kind: "net.partition", Params: plan.Params{"isolate": "leader", "one_way": true}},
+			"n2>n1 n2>n3 n2>n4 n2>n5",
+		},
+		{
+			"a bridge keeps its links to all groups",
+			plan.Fault{Kind: "net.partition", Split: "n1,n2 | others", Params: plan.Params{"bridge": "n3"}},
+			"n1>n4 n1>n5 n2>n4 n2>n5 n4>n1 n4>n2 n5>n1 n5>n2",
+		},
+		{"a bridge between nobody", plan.Fault{Kind: "net.partition", Params: plan.Params{"bridge": "n1,n2,n3,n4"}}, "!no two groups"},
 		{"one group is no split", plan.Fault{Kind: "net.partition", Split: "n1,n2"}, "!one group"},
 		{"a group of nobody is an error", plan.Fault{Kind: "net.partition", Split: "all | n2"}, "!nobody is left"},
 		{"the client has no disk", plan.Fault{Kind: "disk.delay", On: "client"}, "!no node"},
@@ -102,6 +118,23 @@ func TestMinorityAndMajorityShareTheNodes(t *testing.T) {
 		if err != nil || len(site.Links) != 6 { // 2 × 3
 			t.Fatalf("seed %d: %v, %v; want 6 links", s, site.Names(), err)
 		}
+	}
+}
+
+// TestABridgeJoinsTwoHalves checks that the bridge has all its links, that the
+// others see the half of them, and that chance decides which half.
+func TestABridgeJoinsTwoHalves(t *testing.T) {
+	seen := map[string]bool{}
+	for s := range uint64(20) {
+		f := plan.Fault{Kind: "net.partition", Params: plan.Params{"bridge": "leader"}}
+		site, err := resolve(f, five(), seed.Stream(s, "test"))
+		if err != nil || len(site.Links) != 8 || site.touches("n2") { // 2 × 2 both ways
+			t.Fatalf("seed %d: %v, %v; want 8 links without n2", s, site.Names(), err)
+		}
+		seen[strings.Join(site.Names(), " ")] = true
+	}
+	if len(seen) < 2 {
+		t.Error("the halves are always the same")
 	}
 }
 

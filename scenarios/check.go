@@ -162,6 +162,7 @@ func (f *Fault) problems(nodes int, mustEnd bool) (out []problem) {
 	out = append(out, f.checkParams(k)...)
 	out = append(out, f.checkDuration(k, mustEnd)...)
 	out = append(out, f.checkProfile(k)...)
+	out = append(out, f.checkNet()...)
 	return append(out, f.checkWhere(k, nodes)...)
 }
 
@@ -214,6 +215,36 @@ func (f *Fault) checkParams(k plan.Kind) (out []problem) {
 	for _, name := range f.Params.Names() {
 		if !known[name] {
 			out = append(out, problem{path: k.Name, msg: fmt.Sprintf("%s has no parameter %q", k.Name, name)})
+		}
+	}
+	return out
+}
+
+// checkNet checks what parameters of network faults mean together.
+func (f *Fault) checkNet() (out []problem) {
+	bad := func(name, format string, args ...any) {
+		out = append(out, problem{path: join(f.Kind, name), msg: fmt.Sprintf(format, args...)})
+	}
+	switch p := f.Params; f.Kind {
+	case "net.delay":
+		add, jitter := p.Duration("add"), p.Duration("jitter")
+		// Half of a normal or Pareto jitter lies below add, though most of it not far.
+		if p.Has("add_ns") && jitter > add {
+			bad("jitter", "jitter %s is more than add %s: no packet can be early by more than it is late", quantity.Duration(jitter), quantity.Duration(add))
+		}
+	case "net.loss":
+		percent, burst := p.Float("percent"), p.Float("burst")
+		if burst > 0 && percent < 100 && percent/(100-percent) > burst {
+			bad("burst", "bursts of %g on average cannot make up a loss of %g %%: it takes %.4g", burst, percent, percent/(100-percent))
+		}
+		if p.Has("to_bad") && p.Float("to_bad") > 0 && p.Has("bad") && p.Float("bad") == 0 && p.Float("good") == 0 {
+			bad("bad", "nothing is lost in either state")
+		}
+	case "net.rate":
+		if limit := p.Float("limit_bits_per_s"); p.Has("queue_time_ns") && limit > 0 {
+			if room := p.Duration("queue_time").Seconds() * limit / 8; room < 1514 {
+				bad("queue_time", "in %s the link carries %.0f bytes, less than one packet of 1514", quantity.Duration(p.Duration("queue_time")), room)
+			}
 		}
 	}
 	return out
@@ -272,7 +303,7 @@ func (f *Fault) checkWhere(k plan.Kind, nodes int) (out []problem) {
 	}
 	if f.Follow != "" && f.Follow != "role" {
 		out = append(out, problem{path: join(k.Name, "follow"), msg: fmt.Sprintf("follow %q; the only word is role", f.Follow)})
-	} else if f.Follow != "" && !usesRole(f.On+f.From+f.To+f.Split) {
+	} else if f.Follow != "" && !usesRole(strings.Join([]string{f.On, f.From, f.To, f.Split, f.Params.String("isolate"), f.Params.String("bridge")}, " ")) {
 		out = append(out, problem{path: join(k.Name, "follow"), msg: "follow: role, but no selector names a role"})
 	}
 	return out
@@ -285,6 +316,10 @@ func (f *Fault) checkLinks(k plan.Kind, nodes int) (out []problem) {
 	}
 	if !slices.Contains([]string{"", "peer", "client", "both"}, f.Plane) {
 		out = append(out, problem{path: "plane", msg: fmt.Sprintf("%q is none of peer, client, both", f.Plane)})
+	}
+	isolate, bridge := f.Params.String("isolate"), f.Params.String("bridge")
+	if k.Where == plan.Cut && isolate+bridge != "" {
+		return append(out, f.checkShape(isolate, bridge, nodes)...)
 	}
 	if f.Split != "" {
 		if k.Where != plan.Cut {
@@ -327,6 +362,43 @@ func (f *Fault) checkLinks(k plan.Kind, nodes int) (out []problem) {
 		out = append(out, problem{path: "to", msg: "there is one leader, and no link from it to itself"})
 	case nodes == 1 && f.From != wordClient && f.To != wordClient && (f.Plane == "" || f.Plane == "peer"):
 		out = append(out, problem{path: "", msg: "one node has no links to others", hint: "plane: client, or more nodes", needs: []string{"target.nodes"}})
+	}
+	return out
+}
+
+// checkShape checks the words for shapes of a partition.
+func (f *Fault) checkShape(isolate, bridge string, nodes int) (out []problem) {
+	shape, words := "isolate", isolate
+	if isolate == "" {
+		shape, words = "bridge", bridge
+	}
+	switch {
+	case isolate != "" && f.Split != "":
+		out = append(out, problem{path: "isolate", msg: "isolate beside split; they are two ways to say one thing"})
+	case f.From+f.To != "":
+		out = append(out, problem{path: shape, msg: shape + " beside from or to; it says both sides already"})
+	}
+	for _, s := range []struct{ name, words string }{{"isolate", isolate}, {"bridge", bridge}} {
+		if s.words == "" {
+			continue
+		}
+		if err := checkSelector(s.words, nodes); err != nil {
+			out = append(out, problemAt(s.name, err, "target.nodes"))
+		} else if strings.Join(strings.Fields(s.words), " ") == "all" {
+			out = append(out, problem{path: s.name, msg: s.name + ": all leaves nobody on the other side"})
+		}
+	}
+	least := 2
+	if bridge != "" {
+		least = 3
+	}
+	if out == nil && nodes < least && (bridge != "" || f.Plane == "" || f.Plane == "peer") {
+		out = append(out, problem{path: shape, msg: fmt.Sprintf("%s: %s of %d nodes leaves no two groups", shape, words, nodes), hint: "more nodes", needs: []string{"target.nodes"}})
+	}
+	if f.Split != "" {
+		if err := checkSplit(f.Split, nodes); err != nil {
+			out = append(out, problemAt("split", err, "target.nodes"))
+		}
 	}
 	return out
 }

@@ -20,6 +20,7 @@ import (
 	"brownout/internal/run"
 	systems "brownout/internal/target"
 	"brownout/internal/undo"
+	"brownout/internal/wire"
 	"brownout/internal/workload"
 )
 
@@ -490,16 +491,30 @@ func (s *session) close(ctx context.Context, cause error, interrupted bool) erro
 	return errors.Join(errs...)
 }
 
-// reportWire records how late the wire was with the packets it held.
+// reportWire records how late the wire was with the packets it held, what it
+// lost because it could not keep up, and what it did on each link.
 func (s *session) reportWire(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, boxWithin)
 	defer cancel()
-	st, ok, err := s.cluster.Switch().WireStats(ctx, false)
+	sw := s.cluster.Switch()
+	st, ok, err := sw.WireStats(ctx, false)
 	if err != nil || !ok { // a wire that died was reported when it did
 		return
 	}
+	names := map[int]string{}
+	for _, p := range sw.Ports() {
+		names[p.Index] = p.Name
+	}
+	lost := st.Overruns + st.WriteErrors
+	links := map[string]wire.Counters{}
+	for _, p := range st.Pairs {
+		lost += p.Overflowed
+		if p.Seen > 0 {
+			links[names[p.Src]+">"+names[p.Dst]] = p.Counters
+		}
+	}
 	s.events.emit(run.Event{Type: run.WireReport, Data: map[string]any{
 		"lateness_p50_ns": st.Lateness.P50, "lateness_p99_ns": st.Lateness.P99, "lateness_max_ns": st.Lateness.Max,
-		"frames": st.Lateness.N, "overruns": st.Overruns, "scheduling": st.Sched,
+		"frames": st.Lateness.N, "overruns": st.Overruns, "lost": lost, "scheduling": st.Sched, "cpu_ns": st.CPU, "links": links,
 	}})
 }

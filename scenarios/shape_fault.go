@@ -190,6 +190,8 @@ func paramExample(p plan.Param) string {
 		return "0-1"
 	case p.Type == plan.Durations:
 		return "5ms, 5ms, 80ms"
+	case p.Type == plan.Selector:
+		return "leader"
 	case p.Type == plan.Flag:
 		return "true"
 	case len(p.Words) > 0:

@@ -258,6 +258,7 @@ func TestVerdict(t *testing.T) {
 		}, run.Inconclusive, "p99(put) during disk.delay < 1x baseline: "},
 		{"met expectations on a host that is busy", func(st *story) { st.event(run.HostNoise).Data["foreign_cpu"] = 0.2 }, run.Pass, "5 of 5 expectations met"},
 		{"a late wire", func(st *story) { st.event(run.WireReport).Data["lateness_p99_ns"] = 7e6 }, run.Inconclusive, "testbed starved: the wire delivered 7ms late at p99 (limit 5ms)"},
+		{"a wire that lost packets", func(st *story) { st.event(run.WireReport).Data["lost"] = 3.0 }, run.Inconclusive, "testbed starved: the wire could not keep up and lost 3 packets"},
 		{"a part of the testbed died", func(st *story) { st.add(run.Event{T: 9 * s, Type: run.TestbedFailed, Text: "the wire exited"}) }, run.Inconclusive, "the testbed failed: the wire exited"},
 		{"a part of the testbed died, and said more than a line", func(st *story) {
 			st.add(run.Event{T: 9 * s, Type: run.TestbedFailed, Text: "n1 is not ready: it does not answer; the end of its log:\nline\nline"})

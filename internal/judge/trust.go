@@ -125,6 +125,7 @@ func (rec *record) wire() run.Wire {
 	w := run.Wire{
 		LatenessP50: int64(number(e.Data, "lateness_p50_ns")), LatenessP99: int64(number(e.Data, "lateness_p99_ns")),
 		LatenessMax: int64(number(e.Data, "lateness_max_ns")), Frames: int64(number(e.Data, "frames")),
+		Lost: int64(number(e.Data, "lost")),
 	}
 	w.Scheduling, _ = e.Data["scheduling"].(string)
 	if fifo, _ := e.Data["fifo"].(bool); fifo && w.Scheduling == "" {
@@ -140,6 +141,8 @@ func unfit(res *run.Result) string {
 		return "testbed starved: " + res.Load.Why
 	case res.Host.Noise == noisy:
 		return "host too noisy: " + res.Host.Why
+	case res.Wire.Lost > 0:
+		return fmt.Sprintf("testbed starved: the wire could not keep up and lost %d packets", res.Wire.Lost)
 	case res.Wire.LatenessP99 > int64(maxWireLateness):
 		return fmt.Sprintf("testbed starved: the wire delivered %v late at p99 (limit %v)", round(time.Duration(res.Wire.LatenessP99)), maxWireLateness)
 	}

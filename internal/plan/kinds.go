@@ -16,6 +16,7 @@ const (
 	Word     Type = "word"     // one of Words  → name, string
 	Flag     Type = "flag"     // true or false → name, bool
 	Count    Type = "count"    // "8", "2k"     → name, int64
+	Selector Type = "selector" // "leader"      → name, string; resolved when the fault fires
 
 	Durations Type = "durations" // "5ms, 20ms" → name, string; see [ParseDurations]
 )

@@ -74,6 +74,8 @@ var netKinds = []Kind{
 		Probe:     "UDP probes: all lost where it is cut, all through where it is not",
 		Where:     Cut, Params: []Param{
 			{Name: "one_way", Type: Flag, Default: "false", Doc: "cut only from→to"},
+			{Name: "isolate", Type: Selector, Doc: "in place of split: these nodes on one side, all others on the other"},
+			{Name: "bridge", Type: Selector, Doc: "nodes that keep their links to all groups of a split; without one, the others are cut into two halves"},
 		},
 	},
 }

@@ -30,7 +30,10 @@ By hand, on a cluster that ` + "`brownout up`" + ` started, the same words:
 Selectors: ` + "`n3`, `n1,n2`, `leader`, `follower`, `one follower`, `followers`, `all but leader`,\n`minority`, `majority`, `all`, `client`" + `. They are resolved when the fault fires; ` + "`follow: role`" + `
 moves the fault with the role. ` + "`provider`" + ` pins a mechanism; ` + "`brownout doctor`" + ` lists them.
 Faults on the same link or node add up: delays add, the lowest rate or quota wins,
-a cut beats all. What a wire holds when a delay is healed is let go at once, in order.
+a cut beats all. A packet meets what is on its link in one order, whatever came first:
+partition, loss, duplication, the rate's queue, delay with jitter, overtaking, damage.
+Healing one of several leaves exactly the others. What a wire holds when a delay is healed
+is let go at once, in order; what waits before a rate leaves by the new one.
 
 Without a ` + "`profile`" + ` a fault has its full dose from its start to its end. With one, its
 severity goes over time; the dose is measured while it is highest, each change is an event:

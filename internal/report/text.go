@@ -360,7 +360,11 @@ func trust(b *bytes.Buffer, s style, r run.Result) {
 	h := r.Host
 	fmt.Fprintf(b, "  %s  others use %.0f %% of the CPU, fsync p50 %s\n", s.verdict(h.Noise, marks[h.Noise]+" host: "+h.Noise), h.ForeignCPU*100, Duration(h.FsyncP50))
 	if r.Wire.Frames > 0 {
-		fmt.Fprintf(b, "    wire: %d packets held, late by %s at p99\n", r.Wire.Frames, Duration(r.Wire.LatenessP99))
+		lost := ""
+		if r.Wire.Lost > 0 {
+			lost = fmt.Sprintf("; it could not keep up and lost %d", r.Wire.Lost)
+		}
+		fmt.Fprintf(b, "    wire: %d packets held, late by %s at p99%s\n", r.Wire.Frames, Duration(r.Wire.LatenessP99), lost)
 	}
 	fmt.Fprintf(b, "    leader changes: %d\n", r.LeaderChanges)
 	for _, left := range r.Cleanup.Residue {

@@ -236,6 +236,7 @@ type Wire struct {
 	LatenessP99 int64  `json:"lateness_p99_ns"`
 	LatenessMax int64  `json:"lateness_max_ns"`
 	Frames      int64  `json:"frames"`
+	Lost        int64  `json:"lost,omitempty"`       // packets that it could not keep up with
 	Scheduling  string `json:"scheduling,omitempty"` // fifo, nice, other
 }
 
