@@ -197,7 +197,7 @@ type pressureMeter struct {
 }
 
 // A roomLook is what a group held beyond what it could not give back.
-type roomLook struct{ files, n int64 }
+type roomLook struct{ most, n int64 }
 
 func meterPressure(b *bench, site Site, d Dose) (Meter, error) {
 	if _, err := roomOf(d); err != nil {
@@ -231,7 +231,7 @@ func (m *pressureMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, e
 				return Reading{}, Answer{}, err
 			}
 			if time.Now().After(settled) {
-				m.rooms[i].files += now.Usage - held(now)
+				m.rooms[i].most = max(m.rooms[i].most, now.Usage-held(now))
 				m.rooms[i].n++
 			}
 		}
@@ -247,10 +247,10 @@ func (m *pressureMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, e
 		took := now.when.Sub(m.since[i].when).Seconds()
 		rate := float64(now.Hits-m.since[i].Hits) / took
 		stalled := 100 * (now.stalled - m.since[i].stalled).Seconds() / took
-		got := float64(m.rooms[i].files) / float64(max(m.rooms[i].n, 1))
+		got := float64(m.rooms[i].most)
 		values["hits_per_s"], values["stalled_percent"], values["bytes"], values["n"] = round1(rate), round1(stalled), int64(got), int(m.rooms[i].n)
 		values["oom_kills"] = int64(now.OOMKills - m.before[i].OOMKills)
-		whys = append(whys, fmt.Sprintf("%s: %.1f MiB of room asked, %.1f MiB of pages were there to give back (mean, n=%d); it ran into the limit %.0f times a second, and somebody waited for memory for %.1f %% of the time",
+		whys = append(whys, fmt.Sprintf("%s: %.1f MiB of room asked, %.1f MiB of pages at most were there to give back (n=%d); it ran into the limit %.0f times a second, and somebody waited for memory for %.1f %% of the time",
 			n.Name(), room/(1<<20), got/(1<<20), m.rooms[i].n, rate, stalled))
 		if rate < pressureHits {
 			bad = append(bad, n.Name()+": that is no pressure")

@@ -236,6 +236,19 @@ func (n *neighbour) Heal(ctx context.Context) error {
 		n.file = nil
 	}
 	var errs []error
+	groups := []**cgroup.Group{&n.burner, &n.store, &n.eater}
+	failed := make([]error, len(groups))
+	var wg sync.WaitGroup
+	for i, g := range groups {
+		if *g == nil {
+			continue
+		}
+		wg.Go(func() {
+			if failed[i] = deleteGroup(ctx, *g); failed[i] == nil {
+				*g = nil
+			}
+		})
+	}
 	if n.port > 0 {
 		errs = append(errs, n.b.Cluster.Switch().Unplug(ctx, n.port))
 		n.port = 0
@@ -244,16 +257,8 @@ func (n *neighbour) Heal(ctx context.Context) error {
 		n.ns.Close()
 		n.ns = nil
 	}
-	for _, g := range []**cgroup.Group{&n.burner, &n.store, &n.eater} {
-		if *g == nil {
-			continue
-		}
-		if err := deleteGroup(ctx, *g); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		*g = nil
-	}
+	wg.Wait()
+	errs = append(errs, failed...)
 	return errors.Join(errs...)
 }
 

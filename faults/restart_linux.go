@@ -84,7 +84,7 @@ type restarts struct {
 
 // restart ends with a node that is ready, also when ctx ends meanwhile.
 func (r *restarts) restart(ctx context.Context, n *cluster.Node) (err error) {
-	whole := context.WithoutCancel(ctx)
+	whole, begun := context.WithoutCancel(ctx), time.Now()
 	dead, err := r.b.downs.inject(whole, []string{n.Name()}, Dose{}, func(Dose) (syscall.Signal, error) { return syscall.SIGKILL, nil })
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (r *restarts) restart(ctx context.Context, n *cluster.Node) (err error) {
 			return fmt.Errorf("put older data in its place: %w", err)
 		}
 	}
-	sleep(ctx, r.down)
+	sleep(ctx, r.down-time.Since(begun)) // its data took some time
 	return nil
 }
 
@@ -310,7 +310,10 @@ func (l *crashloop) run(ctx context.Context, n *cluster.Node) {
 		if !sleep(ctx, time.Until(last.Add(every))) {
 			return
 		}
-		last = time.Now()
+		// What took longer than a turn is not made up for.
+		if last = last.Add(every); time.Since(last) > every {
+			last = time.Now()
+		}
 		if err := l.crash(ctx, n); err != nil && ctx.Err() == nil {
 			l.mu.Lock()
 			l.err = errors.Join(l.err, fmt.Errorf("crash %s: %w", n.Name(), err))

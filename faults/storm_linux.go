@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -108,6 +109,7 @@ type stormMeter struct {
 type stormLook struct {
 	when   time.Time
 	rss    int64
+	live   int64
 	cycles int64
 	used   time.Duration // CPU
 }
@@ -127,6 +129,13 @@ func lookAtStorm(ctx context.Context, n *cluster.Node) (stormLook, error) {
 		return l, fmt.Errorf("read %s's account of its collector: %w", n.Name(), err)
 	}
 	l.cycles = acc.cycles
+	var m kvserver.Metrics
+	a := adminOf(n)
+	defer a.close()
+	if err := a.call(ctx, http.MethodGet, "/metrics", nil, &m); err != nil {
+		return l, fmt.Errorf("read %s's live heap: %w", n.Name(), err)
+	}
+	l.live = int64(m.Runtime.LiveBytes)
 	if l.used, err = n.Group().CPUUsage(); err != nil {
 		return l, err
 	}
@@ -164,13 +173,13 @@ func (m *stormMeter) Baseline(ctx context.Context) (Reading, error) {
 	return Reading{map[string]any{"resident_bytes": m.before[0].rss}}, nil
 }
 
-// Limits of what is taken for a storm: so much of the ballast must be resident,
-// and so many times as many cycles as it takes at least must have been run.
+// Limits of what is taken for a storm: the live heap, as the collector found it,
+// grew by the ballast, all of it is resident, and collections do come.
 const (
-	ballastLeast = 0.9
-	ballastMost  = 1.1 // beyond what GOGC lets the heap grow by
-	rssSlack     = 48 << 20
-	stormRate    = 1.0 // cycles a second
+	ballastShare = 0.1
+	ballastLeast = 4 << 20
+	rssSlack     = 48 << 20 // after a heal: what the runtime has not given back yet
+	stormRate    = 1.0      // cycles a second
 )
 
 func (m *stormMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
@@ -187,7 +196,7 @@ func (m *stormMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 		}
 		was := m.before[i]
 		took := now.when.Sub(m.begun).Seconds()
-		grown := float64(now.rss - was.rss)
+		grown, live := float64(now.rss-was.rss), float64(now.live-was.live)
 		cycles := float64(now.cycles-was.cycles) / took
 		cpu := 100 * (now.used - was.used).Seconds() / took
 		gaps, usual, _ := m.ps[i].state(m.begun)
@@ -195,11 +204,12 @@ func (m *stormMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 		for _, g := range gaps {
 			worst = max(worst, g.to.Sub(g.from))
 		}
-		values["heap_bytes"], values["cycles_per_s"], values["n"] = int64(grown), round1(cycles), int(now.cycles-was.cycles)
+		values["resident_bytes"] = int64(grown)
+		values["heap_bytes"], values["cycles_per_s"], values["n"] = int64(live), round1(cycles), int(now.cycles-was.cycles)
 		values["cpu_percent"], values["gap_max_ns"], values["gap_p50_ns"] = round1(cpu), int64(worst), int64(usual)
-		whys = append(whys, fmt.Sprintf("%s: %.0f MiB of ballast asked, resident memory grew by %.0f MiB; the runtime counts %.1f collections a second (n=%d), the node used %.0f %% of a CPU, longest gap between pings %s",
-			n.Name(), heap/(1<<20), grown/(1<<20), cycles, now.cycles-was.cycles, cpu, short(worst)))
-		if grown < ballastLeast*heap || grown > ballastMost*heap*(1+d.Float("gogc")/100)+rssSlack {
+		whys = append(whys, fmt.Sprintf("%s: %.0f MiB of ballast asked, %.1f MiB more are alive, resident memory grew by %.0f MiB; the runtime counts %.1f collections a second (n=%d), the node used %.0f %% of a CPU, longest gap between pings %s",
+			n.Name(), heap/(1<<20), live/(1<<20), grown/(1<<20), cycles, now.cycles-was.cycles, cpu, short(worst)))
+		if math.Abs(live-heap) > max(ballastShare*heap, ballastLeast) || grown < (1-ballastShare)*heap {
 			bad = append(bad, n.Name()+": that is not the ballast")
 		}
 		if cycles < stormRate {

@@ -245,8 +245,8 @@ func sendDatagrams(to string, bits int64) error {
 type memoryGap struct{ From, To int64 }
 
 const (
-	probePages = 4096 // that the probe goes through before it gives them back
-	probeTouch = 16   // of them each millisecond
+	probePages = 8192 // that the probe goes through before it gives them back
+	probeTouch = 32   // of them each millisecond
 	probeLeast = 5 * time.Millisecond
 )
 

@@ -45,6 +45,7 @@ type Metrics struct {
 type Runtime struct {
 	Goroutines   uint64   `json:"goroutines"`
 	HeapBytes    uint64   `json:"heap_bytes"` // live objects and unswept garbage
+	LiveBytes    uint64   `json:"live_bytes"` // what the last collection found alive
 	TotalBytes   uint64   `json:"total_bytes"`
 	GCCycles     uint64   `json:"gc_cycles"`
 	MutexWaitNS  int64    `json:"mutex_wait_ns"`
@@ -83,7 +84,7 @@ func runtimeMetrics() Runtime {
 	names := []string{
 		"/sched/goroutines:goroutines", "/memory/classes/heap/objects:bytes", "/memory/classes/total:bytes",
 		"/gc/cycles/total:gc-cycles", "/sync/mutex/wait/total:seconds", "/sched/pauses/total/gc:seconds",
-		"/sched/pauses/total/other:seconds", "/sched/latencies:seconds", "/cpu/classes/gc/total:cpu-seconds",
+		"/sched/pauses/total/other:seconds", "/sched/latencies:seconds", "/cpu/classes/gc/total:cpu-seconds", "/gc/heap/live:bytes",
 	}
 	samples := make([]metrics.Sample, len(names))
 	for i, n := range names {
@@ -110,7 +111,7 @@ func runtimeMetrics() Runtime {
 	}
 	return Runtime{
 		Goroutines: count(0), HeapBytes: count(1), TotalBytes: count(2), GCCycles: count(3), MutexWaitNS: seconds(4),
-		GCPauses: spread(5), OtherPauses: spread(6), SchedLatency: spread(7), GCCPUNS: seconds(8),
+		GCPauses: spread(5), OtherPauses: spread(6), SchedLatency: spread(7), GCCPUNS: seconds(8), LiveBytes: count(9),
 	}
 }
 
