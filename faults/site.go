@@ -210,10 +210,11 @@ func betweenLinks(f plan.Fault, pick func(string) ([]string, error)) ([]Link, er
 	}
 	if f.Plane == PlaneClient || f.Plane == PlaneBoth {
 		client := []string{cluster.ClientName}
-		if f.From != "" || f.To == "" {
+		given := func(words string) bool { return words != "" && words != everyPair }
+		if given(f.From) || !given(f.To) {
 			links = appendLinks(links, from, client)
 		}
-		if f.To != "" || f.From == "" {
+		if given(f.To) || !given(f.From) {
 			links = appendLinks(links, client, to)
 		}
 	}

@@ -207,3 +207,16 @@ func TestDisturbs(t *testing.T) {
 		})
 	}
 }
+
+// TestEveryPairIsEveryPairOfItsPlane: "every pair" leaves out no direction.
+func TestEveryPairIsEveryPairOfItsPlane(t *testing.T) {
+	st := []cluster.Status{{Node: "n1", Role: "leader"}, {Node: "n2", Role: "follower"}, {Node: "n3", Role: "follower"}}
+	for plane, want := range map[string]int{PlanePeer: 6, PlaneClient: 6, PlaneBoth: 12} {
+		for _, from := range []string{"", everyPair} {
+			site, err := resolve(plan.Fault{Kind: "net.delay", From: from, Plane: plane}, st, seed.Stream(1, "fault/f1"))
+			if err != nil || len(site.Links) != want {
+				t.Errorf("from %q, plane %s: %d links (%v), want %d", from, plane, len(site.Links), err, want)
+			}
+		}
+	}
+}
