@@ -34,6 +34,7 @@ type Options struct {
 	Exe    string // this binary
 	Argv   []string
 
+	Watch  bool                    // end the run with the first violation that is seen while it goes on
 	Event  func(run.Event)         // each event as it happens; may be nil
 	Status func(workload.Progress) // about twice a second; may be nil
 }
@@ -260,6 +261,7 @@ func (s *session) calibrate(ctx context.Context) error {
 func (s *session) spec() workload.Spec {
 	sp := workload.Spec{
 		Zero: s.clock.Zero(), Load: s.Plan.Load, Seed: s.Plan.Seed, Rate: s.rate,
+		Watch:  s.Watch,
 		Target: s.Plan.Target.Kind, Spool: s.path(run.SpoolFile), History: s.path(run.HistoryFile),
 	}
 	if n := len(s.Plan.Phases); n > 0 {
@@ -308,6 +310,9 @@ func (s *session) drive(ctx context.Context) error {
 	return err
 }
 
+// errViolated ends a run that has shown what it was for.
+var errViolated = errors.New("a violation was seen")
+
 // runLoad offers the load until the plan's end and records how it went.
 func (s *session) runLoad(ctx context.Context) error {
 	shown := make(chan struct{})
@@ -328,6 +333,10 @@ func (s *session) runLoad(ctx context.Context) error {
 	}
 	rep, err := s.load.Run(ctx, s.spec())
 	s.events.emit(run.Event{Type: run.LoadEnded, Data: rep.Data()})
+	if err == nil && rep.Violation != "" {
+		s.events.emit(run.Event{Type: run.Violated, Text: rep.Violation, Data: map[string]any{"returned_ns": rep.ViolatedAt, "found_after_ns": rep.ViolationIn}})
+		err = errViolated
+	}
 	return err
 }
 
@@ -458,7 +467,7 @@ func (s *session) checkBoxes(ctx context.Context) error {
 func (s *session) close(ctx context.Context, cause error, interrupted bool) error {
 	ctx = context.WithoutCancel(ctx)
 	failed := func(err error) {
-		if err != nil && !interrupted && !errors.Is(err, errors.ErrUnsupported) {
+		if err != nil && !interrupted && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, errViolated) {
 			s.events.emit(run.Event{Type: run.TestbedFailed, Text: err.Error()})
 		}
 	}

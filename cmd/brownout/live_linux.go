@@ -36,7 +36,7 @@ func liveRun(ctx context.Context, l loaded, dir, id string, live *progress) erro
 	}
 	return scenarios.Run(ctx, scenarios.Options{
 		Plan: l.plan, Source: l.source, Dir: dir, ID: id, Short: shortID(id), Exe: self, Argv: os.Args,
-		Event: live.event,
+		Event: live.event, Watch: l.watch,
 		Status: func(p workload.Progress) {
 			live.status(fmt.Sprintf("%6.0f op/s  p50 %v  p99 %v  in flight %d", p.OKPerS,
 				p.P50.Round(10*time.Microsecond), p.P99.Round(10*time.Microsecond), p.InFlight))

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"brownout/checker"
 	"brownout/cluster"
 	"brownout/faults"
 	"brownout/internal/wire"
@@ -32,6 +33,7 @@ func helper(argv []string) (code int, ok bool) {
 	case "_wire":
 		return wire.Main(args), true
 	case "_load":
+		workload.NewChecker = func() workload.Checker { return checker.NewOnline() }
 		return workload.LoadMain(args), true
 	case "_tenant":
 		return faults.TenantMain(args), true

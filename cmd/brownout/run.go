@@ -34,6 +34,8 @@ type runOptions struct {
 	dryRun   bool
 	repeat   int
 	keep     bool
+
+	onViolation string // stop or continue
 }
 
 // given remembers which flags were given where their zero is a value too.
@@ -67,6 +69,7 @@ func runFlags(cmd *cobra.Command, opt *runOptions) {
 	f.IntVar(&opt.nodes, "nodes", 0, "number of nodes, overrides target.nodes")
 	f.BoolVar(&opt.dryRun, "dry-run", false, "print the plan and stop")
 	f.IntVar(&opt.repeat, "repeat", 1, "how often to run each scenario")
+	f.StringVar(&opt.onViolation, "on-violation", "continue", "stop or continue: whether a violation that is seen while the run goes on ends it")
 	f.BoolVar(&opt.keep, "keep", false, "keep the nodes' data also when the run passes")
 }
 
@@ -74,6 +77,7 @@ func runFlags(cmd *cobra.Command, opt *runOptions) {
 type loaded struct {
 	plan   *plan.Plan
 	source []byte
+	watch  bool // end the run with the first violation
 }
 
 // load reads, overrides and resolves one scenario.
@@ -97,13 +101,16 @@ func load(arg string, opt runOptions) (loaded, error) {
 	if err != nil {
 		return loaded{}, &usageError{err}
 	}
-	return loaded{p, source}, nil
+	return loaded{p, source, opt.onViolation == "stop"}, nil
 }
 
 func runScenarios(ctx context.Context, args []string, opt runOptions) error {
 	o, err := newOutput(opt.output)
 	if err != nil {
 		return err
+	}
+	if opt.onViolation != "stop" && opt.onViolation != "continue" {
+		return &usageError{fmt.Errorf("--on-violation %q: want stop or continue", opt.onViolation)}
 	}
 	if opt.repeat < 1 {
 		return &usageError{fmt.Errorf("--repeat %d: want 1 or more", opt.repeat)}

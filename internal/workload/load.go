@@ -108,6 +108,7 @@ type load struct {
 	free   atomic.Int64 // clients that wait for work, less the work on its way to them
 	sleep  func(ctx context.Context, until time.Time) error
 
+	watcher                          *watcher // nil: nobody looks
 	meter                            meter
 	inFlight, maxInFlight, maxQueued atomic.Int64
 	ok, fail, unknown, sent, unsent  atomic.Int64
@@ -123,6 +124,9 @@ func (p *pool) run(ctx context.Context, sleep func(context.Context, time.Time) e
 	l := &load{pool: p, stream: NewStream(p.spec.Load, p.spec.Seed), queue: make(chan item, queueSize), sleep: sleep}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	if p.spec.Watch && NewChecker != nil {
+		l.watcher = &watcher{online: NewChecker(), stop: stop}
+	}
 
 	var flusher sync.WaitGroup
 	ended := make(chan struct{})
@@ -146,7 +150,11 @@ func (p *pool) run(ctx context.Context, sleep func(context.Context, time.Time) e
 	close(ended)
 	flusher.Wait()
 
-	return l.report(), l.rec.Flush() // which repeats what went wrong before
+	rep := l.report()
+	if w := l.watcher; w != nil {
+		rep.Violation, rep.ViolatedAt, rep.ViolationIn = w.text, int64(w.at), int64(w.took)
+	}
+	return rep, l.rec.Flush() // which repeats what went wrong before
 }
 
 // watch flushes the record and tells of progress until ended is closed.
@@ -320,6 +328,9 @@ func (l *load) do(slot int, op *history.Op, req history.Request, result *string)
 		l.names[slot] = l.numbers.Add(1) - 1
 	}
 	l.logs[slot].Add(op)
+	if l.watcher != nil {
+		l.watcher.look(op, l.clock.Now)
+	}
 	l.meter.add(op.Outcome == history.OK, op.Return-op.Due)
 }
 

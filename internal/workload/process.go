@@ -21,6 +21,7 @@ type Spec struct {
 	Endpoints []Endpoint    `json:"endpoints"`
 	Spool     string        `json:"spool"`   // path of history.bin
 	History   string        `json:"history"` // path of history.jsonl
+	Watch     bool          `json:"watch"`   // look for contradictions while the load goes on, and end it with the first
 }
 
 // maxClients bounds the connections of a load: each is a goroutine and a file.

@@ -29,6 +29,9 @@ type Report struct {
 	MaxInFlight int64    `json:"max_in_flight"` // operations sent and unanswered
 	MaxQueued   int64    `json:"max_queued"`    // operations waiting for a free client
 	SpoolBytes  int64    `json:"spool_bytes"`
+	Violation   string   `json:"violation,omitempty"`    // found while the load went on, which ended it
+	ViolatedAt  int64    `json:"violated_ns,omitempty"`  // when the operation returned that showed it
+	ViolationIn int64    `json:"violation_in,omitempty"` // ns from then until it was found
 }
 
 // Lateness of the pacer.

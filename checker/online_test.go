@@ -1,0 +1,101 @@
+package checker
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+
+	"brownout/internal/history"
+)
+
+func online(ops []history.Op) bool {
+	ops = slices.Clone(ops)
+	slices.SortStableFunc(ops, func(a, b history.Op) int { return cmp.Compare(a.Return, b.Return) })
+	c := NewOnline()
+	for i := range ops {
+		if _, bad := c.Add(&ops[i]); bad {
+			return true
+		}
+	}
+	return false
+}
+
+// What is found while a history grows is found in the whole of it too.
+func TestOnlineHasNoFalseAlarms(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 9))
+	alarms, missed := 0, 0
+	for i := range 4000 {
+		c := genConfig{ops: 2 + rng.IntN(30), clients: 1 + rng.IntN(5), keys: 1 + rng.IntN(2), span: 12, gap: 6, deletes: i%2 == 0, unknown: 0.1, fail: 0.05}
+		b := noBug
+		if rng.IntN(2) == 0 {
+			b = []bug{staleRead, loseWrite, resurrectDead}[rng.IntN(3)]
+		}
+		ops, _ := generate(rng, c, b)
+		illegal := check(t, ops, Options{}).Verdict == Illegal
+		switch found := online(ops); {
+		case found && !illegal:
+			t.Fatalf("a false alarm: %+v", ops)
+		case found:
+			alarms++
+		case illegal:
+			missed++
+		}
+	}
+	if alarms < 200 || missed > alarms {
+		t.Errorf("%d found, %d missed", alarms, missed)
+	}
+	t.Logf("%d found, %d missed", alarms, missed)
+}
+
+func TestOnlineStories(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		h    *script
+		want bool
+	}{
+		{"a stale read", with().put("a", 0, 1).put("b", 2, 3).get("a", 10, 11), true},
+		{"a fresh read", with().put("a", 0, 1).put("b", 2, 3).get("b", 10, 11), false},
+		{"an old version after an append", with().put("v1", 0, 1).app("+a2", 2, 3).get("v1+a2", 4, 5).get("v1", 6, 7), true},
+		{"absent after a write", with().put("a", 0, 1).get("-", 2, 3), true},
+		{"absent after a bare delete", with().put("a", 0, 1).add(history.Delete, 2, 3, none).get("-", 4, 5), false},
+		{"unknown, seen, then unseen", with().put("a", 0, 1).put("b", 2, 3).unknown().get("b", 4, 5).get("a", 8, 9), true},
+	} {
+		if got := online(tt.h.ops); got != tt.want {
+			t.Errorf("%s: found %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// Memory is bounded, and a long history is worked through quickly.
+func TestOnlineForgets(t *testing.T) {
+	c := NewOnline()
+	for i := range int64(2*maxZones + 10) {
+		v := "v" + string(rune('a'+i%26)) + strconv.FormatInt(i, 10)
+		o := history.Op{ID: i + 1, Client: 1, Key: "k", Kind: history.Put, Value: &v, Outcome: history.OK, Call: i * 1e5, Return: i*1e5 + 5e4}
+		if text, bad := c.Add(&o); bad {
+			t.Fatal(text)
+		}
+	}
+	k := c.keys["k"]
+	if len(k.zones) > maxZones+1 || len(k.buckets) > maxBuckets || len(c.queue) > maxZones {
+		t.Errorf("%d versions, %d buckets, %d queued", len(k.zones), len(k.buckets), len(c.queue))
+	}
+}
+
+func BenchmarkOnline(b *testing.B) {
+	c := NewOnline()
+	values := make([]string, 1<<16)
+	for i := range values {
+		values[i] = "v" + strconv.FormatInt(int64(i), 10)
+	}
+	for i := 0; b.Loop(); i++ {
+		v := values[i/2%len(values)]
+		o := history.Op{ID: int64(i), Client: i % 64, Key: "k", Kind: history.Put, Value: &v, Outcome: history.OK, Call: int64(i) * 5e4, Return: int64(i)*5e4 + 4e4}
+		if i%2 == 1 {
+			o.Kind, o.Value, o.Result = history.Get, nil, &v
+		}
+		c.Add(&o)
+	}
+}
