@@ -21,18 +21,20 @@ func TestReport(t *testing.T) {
 		name, said string
 		ended      bool
 		failed     int
+		doubted    int    // of them
 		verdict    string // of the last suite
 	}{
-		{"a suite that passes", markBegin + "p\r\n" + pass + markEnd + "ok\r\n" + markOver + "\r\n", true, 0, "pass"},
-		{"a suite that fails without a word", markBegin + "p\n" + markEnd + "fail\n" + markOver + "\n", true, 1, "fail"},
-		{"a machine that dies in a suite", markBegin + "p\n\x16=== RUN   TestA\n", false, 1, "fail"},
-		{"a machine that dies between suites", markBegin + "p\n" + pass + markEnd + "ok\n", false, 0, "pass"},
-		{"nothing at all", "", false, 0, ""},
+		{"a suite that passes", markBegin + "p\r\n" + pass + markEnd + "ok\r\n" + markOver + "\r\n", true, 0, 0, "pass"},
+		{"a suite that fails without a word", markBegin + "p\n" + markEnd + "fail\n" + markOver + "\n", true, 1, 0, "fail"},
+		{"a machine that dies in a suite", markBegin + "p\n\x16=== RUN   TestA\n", false, 1, 0, "fail"},
+		{"a machine that dies between suites", markBegin + "p\n" + pass + markEnd + "ok\n", false, 0, 0, "pass"},
+		{"a suite that measures times", markBegin + "brownout/faults\n" + markEnd + "fail\n" + markOver + "\n", true, 1, 1, "fail"},
+		{"nothing at all", "", false, 0, 0, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out bytes.Buffer
-			ended, failed, err := report(t.Context(), strings.NewReader(tt.said), &out)
-			if err != nil || ended != tt.ended || failed != tt.failed {
+			ended, failed, doubted, err := report(t.Context(), strings.NewReader(tt.said), &out)
+			if err != nil || ended != tt.ended || failed+doubted != tt.failed || doubted != tt.doubted {
 				t.Errorf("ended %v, failed %d, %v; want %v, %d", ended, failed, err, tt.ended, tt.failed)
 			}
 			verdict := ""
