@@ -30,7 +30,7 @@ bench: build ## benchmarks: ratios within one run (root)
 	@GO="$(GO)" .ci/bench
 
 bench-kv: build ## the key-value server beside etcd (built from the module proxy) and Redis, if it is installed (root)
-	@cd internal/bench && $(GO) build -trimpath -o ../../bin/kvbench .
+	@cd internal/bench && $(GO) build -mod=mod -trimpath -o ../../bin/kvbench .
 	@bin/kvbench -brownout $(BIN) $(KVBENCH)
 
 bugs: ## find every bug planted in kvserver; nothing without it, BUGRUNS times (default 1) (root, minutes)
