@@ -101,6 +101,8 @@ func BenchmarkImpair(b *testing.B) {
 		{"delay", []wire.Impairment{{Delay: 1e6}, {Delay: 2e6}}},
 		{"delay-and-heal", []wire.Impairment{{Delay: 1e6}, {}}},
 		{"partition-and-heal", []wire.Impairment{{Partition: true}, {}}},
+		{"loss", []wire.Impairment{{Loss: 0.01}, {Loss: 0.02}}},
+		{"rate", []wire.Impairment{{RateBitsPerSec: 1e6}, {RateBitsPerSec: 2e6}}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			var all []time.Duration

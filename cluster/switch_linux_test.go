@@ -766,6 +766,46 @@ func TestPartitionHealsToExactlyTheRest(t *testing.T) {
 	}
 }
 
+// TestNineNodesAreImpairedAtOnce delays every pair of nine ports by a time of its
+// own and looks that each has its own, and that all are healthy afterwards.
+func TestNineNodesAreImpairedAtOnce(t *testing.T) {
+	const n = 9
+	r := newRig(t, n)
+	own := func(src, dst int) time.Duration { return time.Duration(5*((dst-src+n)%n)) * time.Millisecond }
+	for src := range n {
+		r.echo(t, src)
+		for dst := range n {
+			if src != dst {
+				r.impair(t, src, dst, wire.Impairment{Delay: own(src, dst)})
+			}
+		}
+	}
+	for _, healthy := range []bool{false, true} {
+		for src := range n {
+			c := r.udp(t, src, IP4(src), 0)
+			for dst := range n {
+				if src == dst {
+					continue
+				}
+				want := own(src, dst) + own(dst, src)
+				if healthy {
+					r.impair(t, src, dst, wire.Impairment{})
+					r.impair(t, dst, src, wire.Impairment{})
+					want = 0
+				}
+				got := rtts(t, c, IP4(dst), 3, 5*time.Second)
+				if len(got) != 3 {
+					t.Fatalf("%d to %d: %d of 3 answered", src, dst, len(got))
+				}
+				// A busy host makes round trips longer, never shorter; all of three hardly by as much.
+				if least := slices.Min(got); least < want || least > want+20*time.Millisecond {
+					t.Errorf("%d to %d: round trips of %v, want %v", src, dst, got, want)
+				}
+			}
+		}
+	}
+}
+
 func TestWireThatCannotStartIsAnError(t *testing.T) {
 	r := newRig(t, 0)
 	r.cfg.Exe = "/bin/false"

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"brownout/internal/nearest"
+	"brownout/internal/plan"
 )
 
 // Load reads the scenario that arg names, a file or a built-in one, after the
@@ -129,9 +130,32 @@ func (doc *document) place(e *Error) *Error {
 	return e
 }
 
+// besideIt makes the files that parameters name as @FILE relative to the
+// scenario's own directory, wherever brownout is started.
+func (doc *document) besideIt() {
+	dir := filepath.Dir(doc.name)
+	faults := doc.root.find("timeline.faults")
+	if faults == nil || strings.HasPrefix(doc.name, "builtin:") {
+		return
+	}
+	for _, f := range faults.items {
+		for _, e := range f.keys {
+			k, _ := plan.KindNamed(e.key)
+			for _, p := range k.Params {
+				if v := e.value.entry(p.Name); p.Type == plan.Durations && v != nil && v.value.kind == scalar {
+					if name, ok := strings.CutPrefix(v.value.text, "@"); ok && !filepath.IsAbs(name) {
+						v.value.text = "@" + filepath.Join(dir, name)
+					}
+				}
+			}
+		}
+	}
+}
+
 // scenario decodes and checks the tree.
 func (doc *document) scenario() (*Scenario, Errors) {
 	s := &Scenario{}
+	doc.besideIt()
 	d := &decoder{marks: map[string]mark{}}
 	d.decode(doc.root, shape(s), "")
 	full := s.withDefaults()

@@ -303,6 +303,28 @@ func TestErrorsAreBounded(t *testing.T) {
 	}
 }
 
+// TestRecordedDelaysAreReadBesideTheScenario reads a trace by a name that counts
+// from the scenario's directory, which is not the current one, and embeds it.
+func TestRecordedDelaysAreReadBesideTheScenario(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "delays.txt"), []byte("5ms\n5ms\n80ms\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	with := func(name string) string {
+		return strings.Replace(small, "disk.delay: {on: leader, op: fsync, add: 20ms}", "net.delay: {from: n1, to: n2, trace: '@"+name+"'}", 1)
+	}
+	s, err := Parse([]byte(with("delays.txt")), filepath.Join(dir, "x.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Timeline.Faults[0].Params.String("trace"); got != "5ms, 5ms, 80ms" {
+		t.Errorf("trace = %q", got)
+	}
+	if _, err := Parse([]byte(with("none.txt")), filepath.Join(dir, "x.yaml")); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "none.txt")) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
 func TestFilesThatAreNoScenarios(t *testing.T) {
 	for _, tt := range []struct{ name, src, msg string }{
 		{"an empty file", "", "the file is empty"},

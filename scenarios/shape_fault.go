@@ -2,7 +2,6 @@ package scenarios
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -97,7 +96,7 @@ func parseParam(p plan.Param, t string) (any, error) {
 // what was in it then.
 func durations(t string) (any, error) {
 	if name, ok := strings.CutPrefix(t, "@"); ok {
-		b, err := os.ReadFile(name)
+		b, err := readFile(name)
 		if err != nil {
 			return nil, err
 		}
