@@ -34,7 +34,7 @@ func conformCPU(t *testing.T, bench faults.Bench, node *cluster.Node) {
 		{"cpu.contend", "cgroup2 cgroup1", faults.Dose{"burners": int64(2), "weight": int64(1024)}, faults.Dose{"burners": int64(2), "weight": int64(4096)}, 1500 * time.Millisecond},
 		{"cpu.pin", "cgroup2 cgroup1", faults.Dose{"cpus": "0"}, faults.Dose{"cpus": "1"}, time.Second},
 		{"cpu.pin", "affinity", faults.Dose{"cpus": "1"}, faults.Dose{"cpus": "0"}, time.Second},
-		{"cpu.quota", "freezer2", faults.Dose{"percent": 20.0, "period_ns": 50 * ms}, faults.Dose{"percent": 30.0, "period_ns": 50 * ms}, 2500 * time.Millisecond},
+		{"cpu.quota", "freezer2", faults.Dose{"percent": 10.0, "period_ns": 50 * ms}, faults.Dose{"percent": 15.0, "period_ns": 50 * ms}, 2500 * time.Millisecond},
 	} {
 		t.Run(s.kind+" "+s.providers, func(t *testing.T) {
 			if s.kind == "cpu.quota" {
