@@ -178,6 +178,7 @@ func (m *stormMeter) Baseline(ctx context.Context) (Reading, error) {
 const (
 	ballastShare = 0.1
 	ballastLeast = 4 << 20
+	markMost     = 500 * time.Millisecond
 	rssSlack     = 48 << 20 // after a heal: what the runtime has not given back yet
 	stormRate    = 1.0      // cycles a second
 )
@@ -209,7 +210,9 @@ func (m *stormMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 		values["cpu_percent"], values["gap_max_ns"], values["gap_p50_ns"] = round1(cpu), int64(worst), int64(usual)
 		whys = append(whys, fmt.Sprintf("%s: %.0f MiB of ballast asked, %.1f MiB more are alive, resident memory grew by %.0f MiB; the runtime counts %.1f collections a second (n=%d), the node used %.0f %% of a CPU, longest gap between pings %s",
 			n.Name(), heap/(1<<20), live/(1<<20), grown/(1<<20), cycles, now.cycles-was.cycles, cpu, short(worst)))
-		if math.Abs(live-heap) > max(ballastShare*heap, ballastLeast) || grown < (1-ballastShare)*heap {
+		// What is allocated while a collection marks counts as alive.
+		black := math.Max(d.Float("alloc_bytes_per_s"), 0) * markMost.Seconds()
+		if off := live - heap; off < -max(ballastShare*heap, ballastLeast) || off > max(ballastShare*heap, ballastLeast)+black || grown < (1-ballastShare)*heap {
 			bad = append(bad, n.Name()+": that is not the ballast")
 		}
 		if cycles < stormRate {
