@@ -48,6 +48,8 @@ type ruling struct {
 	why     string  // of Unknown and Illegal
 	core    []op    // of Illegal: operations that are illegal by themselves, see [blockEngine.core]
 	whole   []op    // of Illegal: these with all that their versions are made of, if that is not too much
+	around  []op    // of Illegal: the first contradictions with all that they are made of; nil if that is too much
+	more    int     // of Illegal: contradictions that are not in around
 	dropped int     // unknown writes that were left out
 	bounded int     // unknown writes that took effect
 	order   []int32 // of OK, if asked for: operations in an order that is a linearization
@@ -71,6 +73,9 @@ type blockEngine struct {
 	words    *words           // only if there are appends
 	made     map[string]int32 // version by a whole value that was found, if there are appends
 	work     []int32          // versions found to exist, whose predecessors are to be looked at
+	hits     []int32          // operations of collisions so far
+	collided int
+	told     map[int32]bool // blocks that collided, by the operation that returned first
 	bad      *ruling
 }
 
@@ -208,7 +213,8 @@ func decide(ops []op, order bool) ruling {
 // illegal ends the engine with a contradiction between operations.
 func (e *blockEngine) illegal(why string, is ...int32) {
 	if e.bad == nil {
-		e.bad = &ruling{verdict: Illegal, why: why, core: e.core(is, false), whole: e.core(is, true)}
+		e.bad = &ruling{verdict: Illegal, why: why, core: e.core(is, 0), whole: e.core(is, maxWhole)}
+		e.bad.around = e.complete(is)
 	}
 }
 
@@ -233,7 +239,7 @@ func (e *blockEngine) observe() {
 		case v < 0 && e.bad == nil:
 			// Go on: what is ambiguous makes even this uncertain.
 			core := e.strange(int32(i))
-			e.bad = &ruling{verdict: Illegal, why: "found what nobody wrote", core: core, whole: core}
+			e.bad = &ruling{verdict: Illegal, why: "found what nobody wrote", core: core, whole: core, around: core}
 			continue
 		case v < 0 || e.bad != nil:
 			continue
@@ -481,11 +487,16 @@ func (e *blockEngine) collide(blocks []span) {
 		}
 	}
 	slices.SortFunc(forward, func(a, b span) int { return cmp.Or(cmp.Compare(a.f, b.f), cmp.Compare(a.s, b.s)) })
+	e.told = map[int32]bool{}
+	defer e.tell()
+	longest := 0 // of those so far, the one that lasts longest
 	for i := 1; i < len(forward); i++ {
-		// Without a collision so far, the one before lasts longest of all before.
-		if a, b := forward[i-1], forward[i]; b.f < a.s {
+		a, b := forward[longest], forward[i]
+		if b.f < a.s {
 			e.collision(a, b)
-			return
+		}
+		if b.s > a.s {
+			longest = i
 		}
 	}
 	for _, b := range blocks {
@@ -496,12 +507,34 @@ func (e *blockEngine) collide(blocks []span) {
 		i, _ := slices.BinarySearchFunc(forward, b.s, func(a span, s int64) int { return cmp.Compare(a.f, s) })
 		if i > 0 && b.f < forward[i-1].s {
 			e.collision(forward[i-1], b)
-			return
 		}
 	}
 }
 
+// maxCollisions is how many collisions are looked at to find the one that is best to tell.
+const maxCollisions = 32
+
+// tell ends the engine with the collisions that were found.
+func (e *blockEngine) tell() {
+	if e.collided == 0 {
+		return
+	}
+	if around := e.complete(e.hits); around != nil {
+		e.bad.around, e.bad.more = around, max(e.collided-maxCollisions, 0)
+	}
+}
+
 func (e *blockEngine) collision(a, b span) {
+	// One wrong read makes its block collide with all that it reaches over: that
+	// is one contradiction, not many.
+	known := e.told[a.fOp] || e.told[b.fOp]
+	e.told[a.fOp], e.told[b.fOp] = true, true
+	if known {
+		return
+	}
+	if e.collided++; e.collided > maxCollisions {
+		return
+	}
 	var is []int32
 	for _, x := range []span{a, b} {
 		if x.root < 0 {
@@ -520,6 +553,7 @@ func (e *blockEngine) collision(a, b span) {
 		}
 		is = append(is, e.path(first, e.of(last))...)
 	}
+	e.hits = append(e.hits, is...)
 	e.illegal("two versions would each have to precede the other", is...)
 }
 
@@ -564,13 +598,48 @@ func (e *blockEngine) pick(is []int32) (out []op) {
 	return out
 }
 
-// maxWhole bounds a core that is not relaxed.
-const maxWhole = 200
+// Bounds of what is told of a contradiction: operations of a counterexample, and
+// of what it is looked for in.
+const (
+	maxWhole  = 200
+	maxAround = 20_000
+)
 
 // core makes a history of some operations that is illegal by itself. A swap or an
 // append whose predecessor is left out becomes the put of what it made, which
-// constrains less; with whole, predecessors are taken in as far as maxWhole operations go.
-func (e *blockEngine) core(is []int32, whole bool) []op {
+// constrains less; predecessors are taken in as far as so many operations go.
+func (e *blockEngine) core(is []int32, most int) []op {
+	in := e.closure(is, most)
+	var out []op
+	for i := range in {
+		o := e.ops[i]
+		if o.writes() {
+			if x := &e.versions[e.ids[*o.Value]]; x.linked && x.pred != 0 && !in[e.versions[x.pred].writer] {
+				put := *o.Op
+				put.Kind, put.Value, put.Expect, put.Result, put.Swapped = history.Put, e.text(e.ids[*o.Value]), nil, nil, false
+				o.Op = &put
+			}
+		}
+		out = append(out, o)
+	}
+	return unique(out)
+}
+
+// complete are operations with all that their versions are made of; nil if that is too much.
+func (e *blockEngine) complete(is []int32) (out []op) {
+	in := e.closure(is, maxAround)
+	if len(in) >= maxAround {
+		return nil
+	}
+	for i := range in {
+		out = append(out, e.ops[i])
+	}
+	return unique(out)
+}
+
+// closure adds to operations those that show what they show, and up to so many
+// that made what they are made of.
+func (e *blockEngine) closure(is []int32, most int) map[int32]bool {
 	in := map[int32]bool{}
 	for len(is) > 0 {
 		i := is[0]
@@ -585,26 +654,14 @@ func (e *blockEngine) core(is []int32, whole bool) []op {
 		if w := e.versions[v].writer; w >= 0 {
 			is = append(is, w) // a read without its write would be another contradiction
 		}
-		if x := &e.versions[v]; whole && x.linked && x.pred != 0 && len(in) < maxWhole {
+		if x := &e.versions[v]; x.linked && x.pred != 0 && len(in) < most {
 			is = append(is, e.versions[x.pred].writer)
 		}
 		if o := &e.ops[i]; o.writes() && (!o.completed() || o.Kind == history.Append && e.versions[v].linked) {
 			is = append(is, e.witnesses(v)...) // who shows that it took effect, and where
 		}
 	}
-	var out []op
-	for i := range in {
-		o := e.ops[i]
-		if o.writes() {
-			if x := &e.versions[e.ids[*o.Value]]; x.linked && x.pred != 0 && !in[e.versions[x.pred].writer] {
-				put := *o.Op
-				put.Kind, put.Value, put.Expect, put.Result, put.Swapped = history.Put, e.text(e.ids[*o.Value]), nil, nil, false
-				o.Op = &put
-			}
-		}
-		out = append(out, o)
-	}
-	return unique(out)
+	return in
 }
 
 // text is the whole value of a version.

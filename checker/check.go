@@ -374,6 +374,10 @@ func checkKeys(ctx context.Context, keys []keyed, opt Options) []answer {
 	return answers
 }
 
+// tellWhole is how long a key may be to be looked at as a whole for the best
+// conflict to tell. In a longer one only what blocks found is looked at.
+const tellWhole = 50_000
+
 // checkKey judges one key: by its blocks where values are unique. Where they are not,
 // first the rules that prove a conflict in little time, then the search. A
 // conflict without a name yet gets a smallest counterexample.
@@ -383,6 +387,13 @@ func checkKey(k *keyed, limit *limit) answer {
 		return answer{verdict: OK, blocks: true, pruned: r.dropped, bounded: r.bounded, pieces: 1, longest: len(k.ops)}
 	}
 	sortOps(k.ops) // from here on the order counts
+	if r.around != nil && len(k.ops) > tellWhole {
+		kept, words, _, _ := prune(r.around)
+		if c, ok := explain(k, kept, words, limit.telling); ok {
+			c.More += r.more
+			return answer{verdict: Illegal, conflict: c, blocks: true, pieces: 1, longest: len(k.ops)}
+		}
+	}
 	kept, words, pruned, bounded := prune(k.ops)
 	a := answer{verdict: OK, pruned: pruned, bounded: bounded, blocks: r.verdict == Illegal}
 	if c, ok := explain(k, kept, words, limit.telling); ok {
