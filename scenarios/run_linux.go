@@ -180,6 +180,14 @@ func (s *session) arm(ctx context.Context) (err error) {
 		return err
 	}
 	s.manifest.Mechanisms = s.cluster.Mechanisms()
+	cost, err := faults.DiskCost(ctx, s.cluster)
+	if err != nil {
+		cost = "not measured: " + err.Error()
+	}
+	if cost != "" {
+		s.manifest.Mechanisms["disk idle cost"] = cost
+		s.note("disk       %s", cost)
+	}
 	s.manifest.Network = networkOf(s.cluster, s.Plan.Network)
 	return writeJSON(s.path(run.ManifestFile), s.manifest)
 }

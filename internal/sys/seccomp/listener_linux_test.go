@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -20,7 +19,7 @@ func trapped(t testing.TB, calls []int, decide func(*Listener, Call), f func()) 
 		t.Skip(err)
 	}
 	listener, done := make(chan *Listener, 1), make(chan struct{})
-	go onSpareThread(func() {
+	go onThreadOfItsOwn(func() {
 		defer close(done)
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			t.Error(err)
@@ -52,19 +51,6 @@ func trapped(t testing.TB, calls []int, decide func(*Listener, Call), f func()) 
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-}
-
-// onSpareThread runs f on a thread that ends with it, which the main thread cannot.
-func onSpareThread(f func()) {
-	runtime.LockOSThread() // never unlocked: the filter stays with the thread
-	if unix.Gettid() != os.Getpid() {
-		f()
-		return
-	}
-	done := make(chan struct{})
-	go func() { defer close(done); onSpareThread(f) }()
-	<-done
-	runtime.UnlockOSThread()
 }
 
 func TestVerdicts(t *testing.T) {
@@ -114,25 +100,12 @@ func keys(m map[int]Path) (nrs []int) {
 	return nrs
 }
 
-// BenchmarkTrap is what a trapped call costs that nothing is done to, beside the
-// call itself, on a file in memory.
+// BenchmarkTrap is what a trapped call costs that nothing is done to.
 func BenchmarkTrap(b *testing.B) {
-	sync := func() (per time.Duration) {
-		fd, err := unix.MemfdCreate("trap", 0)
-		if err != nil {
-			b.Error(err)
-			return 0
-		}
-		defer unix.Close(fd)
-		begin := time.Now()
-		for range b.N {
-			_ = unix.Fdatasync(fd)
-		}
-		return time.Since(begin) / time.Duration(b.N)
+	cost, err := Cost(b.N)
+	if err != nil {
+		b.Skip(err)
 	}
-	plain, under := sync(), time.Duration(0)
-	trapped(b, Syncs, func(l *Listener, c Call) { l.Continue(c.ID) }, func() { under = sync() })
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(float64(plain.Nanoseconds()), "plain-ns")
-	b.ReportMetric(float64((under - plain).Nanoseconds()), "trap-ns")
+	b.ReportMetric(float64(cost.Nanoseconds()), "trap-p50-ns")
 }
