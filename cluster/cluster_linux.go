@@ -139,6 +139,11 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 		return switchErr
 	})
 	uid, err := c.makeDirs()
+	for _, n := range c.nodes {
+		if err == nil && c.cfg.Loop {
+			err = n.makeImage(ctx)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("make the nodes' directories: %w", err)
 	}
@@ -158,7 +163,7 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 		if ctx.Err() != nil {
 			return nil // whoever failed says why
 		}
-		s := setup{Name: n.name, Dir: n.dir, Disk: c.cfg.Disk, Pass: c.cfg.Passthrough, Trap: c.cfg.Trap, Hosts: names}
+		s := setup{Name: n.name, Dir: n.dir, Disk: c.cfg.Disk, Pass: c.cfg.Passthrough, Trap: c.cfg.Trap, Loop: c.cfg.Loop, Hosts: names}
 		if uid != 0 {
 			s.UID = uid + i
 		}

@@ -32,7 +32,9 @@ type Config struct {
 	Trap        []faultfs.Op // classes of the targets' own file operations that can be hurt on any disk; see [Node.SetTrap]
 	// Block puts each node's data on a block device of its own with this file
 	// system, so that the device can be hurt; slowfs may be on top. See [Node.SetBlock].
-	Block      string
+	Block string
+	Loop  bool // nodes' data is on an ext4 of their own on a loop device, to be shut down; Disk is plain
+
 	Journal    *undo.Journal   // every change to the host is journaled before it is made
 	Emit       func(run.Event) // told what happens, from several goroutines but never two at once; default: nobody
 	Seed       uint64          // of what is random in the network's impairments
@@ -82,6 +84,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Block != "" && c.Block != BlockExt4 && c.Block != BlockBare {
 		errs = append(errs, fmt.Errorf("block: %q is none of %s, %s", c.Block, BlockExt4, BlockBare))
+	}
+	if c.Loop && (c.Disk != DiskPlain || c.Block != "") {
+		errs = append(errs, fmt.Errorf("loop: disk is %s and block %q, not %s and none", c.Disk, c.Block, DiskPlain))
 	}
 	if c.Ready < 0 {
 		errs = append(errs, fmt.Errorf("ready: %v is negative", c.Ready))

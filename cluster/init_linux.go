@@ -163,6 +163,14 @@ func (in *initProcess) obey(o order) (report, error) {
 			return report{}, syscall.ESRCH
 		}
 		return report{}, syscall.Kill(o.PID, syscall.SIGKILL)
+	case verbShut:
+		switch {
+		case in.setup.loop == nil:
+			return report{}, errPlain
+		case in.target != 0:
+			return report{}, errors.New("its target runs")
+		}
+		return report{}, shutdown(in.setup.loop, "/data", in.setup.UID)
 	case verbArm:
 		return report{}, in.disk.arm(o.Torn != nil)
 	case verbLose:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"brownout/internal/faultfs"
+	"brownout/internal/sys/dm"
 )
 
 // What the supervisor and a box's init say to each other over a socket pair:
@@ -37,6 +38,7 @@ const (
 	verbTrap   verb = "trap"   // put new rules for the target's own calls in force
 	verbBeside verb = "beside" // run another program
 	verbKill   verb = "kill"   // end it
+	verbShut   verb = "shut"   // lose what is not on the disk's own device
 	verbArm    verb = "arm"    // keep what the disk would lose with power
 	verbLose   verb = "lose"   // lose it, and mount the disk again
 )
@@ -51,8 +53,11 @@ type setup struct {
 	Pass  bool         `json:"pass"`            // see Config.Passthrough
 	Trap  []faultfs.Op `json:"trap,omitempty"`  // see Config
 	Block string       `json:"block,omitempty"` // device that holds the data, if not Dir
+	Loop  bool         `json:"loop,omitempty"`  // see Config
 	Joins int          `json:"joins"`           // number of inherited files of v1 hierarchies, from fdJoin on
 	Into  bool         `json:"into"`            // whether fdCgroup is inherited
+
+	loop *dm.Loop // device of its disk; init's own
 }
 
 // Files that init inherits.

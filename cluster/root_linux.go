@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"brownout/internal/sys/dm"
 	"brownout/internal/sys/mount"
 )
 
@@ -39,6 +40,11 @@ func buildRoot(s *setup) error {
 		return err
 	}
 	defer data.Close()
+	if s.Loop {
+		if s.loop, err = dm.Attach(filepath.Join(r, loopImage)); err != nil {
+			return err
+		}
+	}
 	notes, err := os.OpenFile(filepath.Join(r, notesDir), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -68,7 +74,12 @@ func buildRoot(s *setup) error {
 		func() error { return links(at("dev")) },
 		func() error { return mount.Proc(at("proc")) },
 		func() error { return attachSelf(at(brownout)) },
-		func() error { return mount.Bind(fmt.Sprintf("/proc/self/fd/%d", data.Fd()), at(disk)) },
+		func() error {
+			if s.loop != nil {
+				return mountLoop(s.loop, at(disk), s.UID)
+			}
+			return mount.Bind(fmt.Sprintf("/proc/self/fd/%d", data.Fd()), at(disk))
+		},
 		func() error {
 			return mount.Bind(fmt.Sprintf("/proc/self/fd/%d", notes.Fd()), at(notesDir))
 		},

@@ -20,7 +20,7 @@ var diskRows = []row{
 	{"disk.full", meterFull, []source{{"fuse", newSlowDisk("disk.full")}}},
 	{"disk.torn", meterPower, []source{{"fuse", newPowerLoss(true)}}},
 	{"disk.corrupt", meterBitFlips, []source{{"fuse", newSlowDisk("disk.corrupt")}}},
-	{"power.loss", meterPower, []source{{"fuse", newPowerLoss(false)}}},
+	{"power.loss", meterPower, []source{{"fuse", newPowerLoss(false)}, {"ext4", newShutdown}}},
 	{"disk.contend", meterDiskContend, []source{{"tenant", newDiskContend}}},
 }
 

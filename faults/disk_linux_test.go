@@ -127,6 +127,22 @@ func TestDiskMetersSeeThroughFaultsThatDoNothing(t *testing.T) {
 	}
 }
 
+// TestOwnDiskConforms: a power loss by the shutdown of a node's own file system.
+func TestOwnDiskConforms(t *testing.T) {
+	if err := cluster.ProbeLoop(); err != nil {
+		t.Skip(err)
+	}
+	c := upWith(t, 1, nil, func(cfg *cluster.Config) { cfg.Disk, cfg.Loop = cluster.DiskPlain, true })
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	faultstest.Conform(t, faultstest.Subject{
+		Provider: bench.Source("power.loss", "ext4"), Site: faults.Site{Nodes: []string{"n1"}}, Nowhere: faults.Site{Nodes: []string{"n9"}},
+		Dose: faults.Dose{"restart_ns": 100 * ms}, Hold: time.Second, Residue: func() string { return "" },
+		Meter: func(site faults.Site, dose faults.Dose) (faults.Meter, error) {
+			return bench.Meter("power.loss", site, dose)
+		},
+	})
+}
+
 // TestAHungNodeDies: a node whose every operation hangs is killed, its disk
 // healed, and it serves again.
 func TestAHungNodeDies(t *testing.T) {
@@ -199,21 +215,31 @@ func ask(conn net.Conn, r *bufio.Reader, words ...string) (string, error) {
 // whose fsync lies, must be found out.
 func TestPowerLossOfAStore(t *testing.T) {
 	for _, tt := range []struct {
-		log  string
-		lie  bool
-		lose bool
+		log, provider string
+		lie           bool
+		lose          bool
 	}{
-		{"wal", false, false}, {"bolt", false, false}, {"memory", false, true}, {"wal", true, true}, {"bolt", true, true},
+		{"wal", "fuse", false, false}, {"bolt", "fuse", false, false}, {"memory", "fuse", false, true},
+		{"wal", "fuse", true, true}, {"bolt", "fuse", true, true}, {"wal", "ext4", false, false}, {"memory", "ext4", false, true},
 	} {
-		t.Run(fmt.Sprintf("%s, fsync lies %v", tt.log, tt.lie), func(t *testing.T) {
-			c := upWith(t, 1, map[string]string{"log": tt.log})
+		t.Run(fmt.Sprintf("%s by %s, fsync lies %v", tt.log, tt.provider, tt.lie), func(t *testing.T) {
+			if err := cluster.ProbeLoop(); tt.provider == "ext4" && err != nil {
+				t.Skip(err)
+			}
+			c := upWith(t, 1, map[string]string{"log": tt.log}, func(cfg *cluster.Config) {
+				if cfg.Loop = tt.provider == "ext4"; cfg.Loop {
+					cfg.Disk = cluster.DiskPlain
+				}
+			})
 			n, _ := c.Node("n1")
-			p := faults.NewBench(faults.Bed{Cluster: c}).Source("power.loss", "fuse")
+			p := faults.NewBench(faults.Bed{Cluster: c}).Source("power.loss", tt.provider)
 			if err := p.Probe(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := n.SetDisk(t.Context(), faultfs.Rules{Lie: tt.lie}); err != nil {
-				t.Fatal(err)
+			if tt.lie {
+				if err := n.SetDisk(t.Context(), faultfs.Rules{Lie: true}); err != nil {
+					t.Fatal(err)
+				}
 			}
 			acked := map[string]string{}
 			lost := 0

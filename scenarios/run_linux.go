@@ -148,7 +148,7 @@ func (s *session) setup(ctx context.Context) error {
 		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: s.target, Exe: s.Exe,
 		Journal: s.journal, Emit: s.events.emit, Seed: s.Plan.Seed, MTU: s.Plan.Network.MTU, Congestion: s.Plan.Network.Congestion,
 		Disk: diskFor(s.Plan.Faults), Passthrough: !touchesData(s.Plan.Faults), Trap: trapFor(s.Plan.Faults),
-		Block: faults.BlockFor(s.Plan.Faults),
+		Block: faults.BlockFor(s.Plan.Faults), Loop: wantsLoop(s.Plan.Faults),
 	})
 	if err != nil {
 		return fmt.Errorf("start cluster: %w", err)
@@ -205,25 +205,31 @@ func (s *session) baseline() plan.Phase {
 
 // diskFor says what disk the faults need. Without any that hurts a disk, a host
 // that cannot serve one of ours is as good; and one whose faults are all done by
-// traps at the targets' calls is to be the plain one.
+// traps at the targets' calls, or by a file system of the nodes' own, is to be
+// the plain one.
 func diskFor(fs []plan.Fault) string {
-	trapped := false
+	plain := false
 	for _, f := range fs {
 		switch {
 		case !strings.HasPrefix(f.Kind, "disk.") && f.Kind != "power.loss":
-		case f.Provider != trapProvider:
+		case f.Provider != trapProvider && f.Provider != loopProvider:
 			return cluster.DiskSlowFS
 		default:
-			trapped = true
+			plain = true
 		}
 	}
-	if trapped {
+	if plain {
 		return cluster.DiskPlain
 	}
 	return cluster.DiskAny
 }
 
-const trapProvider = "seccomp"
+const trapProvider, loopProvider = "seccomp", "ext4"
+
+// wantsLoop reports whether a fault needs the nodes to have file systems of their own.
+func wantsLoop(fs []plan.Fault) bool {
+	return diskFor(fs) == cluster.DiskPlain && slices.ContainsFunc(fs, func(f plan.Fault) bool { return f.Provider == loopProvider })
+}
 
 // trapFor are the classes of the targets' calls that faults want trapped. A
 // filter cannot be put on later.

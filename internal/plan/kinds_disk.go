@@ -92,7 +92,7 @@ var diskKinds = []Kind{
 	{
 		Name: "power.loss", Doc: "a node loses power: it is killed, and all that it had not fsynced is lost",
 		Mechanism: slowfs + ", and its log of what to undo (fuse); or the shutdown of an ext4 of the node's own on a loop device (ext4). Both mount the disk again",
-		Probe:     "files beside the node's data whose fsynced bytes must be there, and the others not",
+		Probe:     "files beside the node's data whose fsynced bytes must be there, and the others not (by ext4, those may that the kernel wrote back by itself)",
 		Where:     OnNodes, Instant: true, Params: []Param{
 			{Name: "restart", Type: Duration, Max: "10m", Doc: "after this time; at the end of the fault if absent"},
 		},

@@ -54,5 +54,8 @@ func Attach(file string) (*Loop, error) {
 // Path of the device.
 func (l *Loop) Path() string { return l.f.Name() }
 
+// Source is a path to it in whatever mount namespace this process is.
+func (l *Loop) Source() string { return fmt.Sprintf("/proc/self/fd/%d", l.f.Fd()) }
+
 // Close ends this use of the device.
 func (l *Loop) Close() error { return l.f.Close() }
