@@ -272,8 +272,10 @@ func TestQuotaThrottles(t *testing.T) {
 	if held < 14 || held > 26 {
 		t.Errorf("with a quota of 20%% it got %.2f%%", held)
 	}
-	if again < 1.3*held {
-		t.Errorf("without the quota it got %.2f%%, with it %.2f%%", again, held)
+	// What others leave of the CPU changes from one moment to the next: the kernel's
+	// own count says whether the quota is gone. The period under way may still end throttled.
+	if end.Throttled > after.Throttled+1 {
+		t.Errorf("throttled in %d periods after the quota was taken away (it got %.2f%%, with it %.2f%%)", end.Throttled-after.Throttled, again, held)
 	}
 	if after.Throttled-before.Throttled < 20 || after.ThrottledTime == before.ThrottledTime {
 		t.Errorf("throttled %d times, %v", after.Throttled-before.Throttled, after.ThrottledTime-before.ThrottledTime)
