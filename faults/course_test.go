@@ -26,17 +26,20 @@ func TestAProfileSetsItsSeveritiesAndIsMeasuredAtItsPeak(t *testing.T) {
 		events  []string
 	}{
 		{
-			"steps", plan.Profile{Step: 4, Every: s1},
+			"steps",
+			plan.Profile{Step: 4, Every: s1},
 			[]string{"baseline n1", "inject n1", "set n1 10ms", "set n1 15ms", "set n1 20ms", "heal n1"},
 			[]string{"2s fired n1", "3s changed", "4s changed", "5s changed", "6.03s measured early yes", "9.99s measured yes", "10s healed", "10s verified yes"},
 		},
 		{
-			"flapping", plan.Profile{Flap: 4 * s1, Duty: 0.5},
+			"flapping",
+			plan.Profile{Flap: 4 * s1, Duty: 0.5},
 			[]string{"baseline n1", "inject n1", "heal n1", "inject n1", "heal n1"},
 			[]string{"2s fired n1", "3.06s measured early yes", "4s changed", "6s changed", "8s changed", "9.99s measured yes", "10s healed", "10s verified yes"},
 		},
 		{
-			"a trace that begins healthy", plan.Profile{Trace: []plan.Point{{At: s1, Severity: 0.5}, {At: 3 * s1, Severity: 0}}},
+			"a trace that begins healthy",
+			plan.Profile{Trace: []plan.Point{{At: s1, Severity: 0.5}, {At: 3 * s1, Severity: 0}}},
 			[]string{"baseline n1", "inject n1", "heal n1"},
 			[]string{"2s fired n1", "3s changed", "4.03s measured early yes", "5s changed", "9.99s measured yes", "10s healed", "10s verified yes"},
 		},

@@ -219,8 +219,13 @@ func TestPowerLossOfAStore(t *testing.T) {
 		lie           bool
 		lose          bool
 	}{
-		{"wal", "fuse", false, false}, {"bolt", "fuse", false, false}, {"memory", "fuse", false, true},
-		{"wal", "fuse", true, true}, {"bolt", "fuse", true, true}, {"wal", "ext4", false, false}, {"memory", "ext4", false, true},
+		{"wal", "fuse", false, false},
+		{"bolt", "fuse", false, false},
+		{"memory", "fuse", false, true},
+		{"wal", "fuse", true, true},
+		{"bolt", "fuse", true, true},
+		{"wal", "ext4", false, false},
+		{"memory", "ext4", false, true},
 	} {
 		t.Run(fmt.Sprintf("%s by %s, fsync lies %v", tt.log, tt.provider, tt.lie), func(t *testing.T) {
 			if err := cluster.ProbeLoop(); tt.provider == "ext4" && err != nil {

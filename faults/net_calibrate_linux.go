@@ -12,8 +12,14 @@ var (
 		Dose{"add_ns": int64(20 * time.Millisecond), "jitter_ns": int64(5 * time.Millisecond), "dist": "normal"},
 		Dose{"add_ns": int64(20 * time.Millisecond), "jitter_ns": int64(5 * time.Millisecond), "dist": "pareto"})
 	lossDoses = []Dose{
-		{"percent": 1.0}, {"percent": 5.0}, {"percent": 10.0}, {"percent": 30.0}, {"percent": 5.0, "burst": int64(4)},
-		{"to_bad": 5.0, "to_good": 50.0}, {"every": int64(10)}, {"first": int64(500)},
+		{"percent": 1.0},
+		{"percent": 5.0},
+		{"percent": 10.0},
+		{"percent": 30.0},
+		{"percent": 5.0, "burst": int64(4)},
+		{"to_bad": 5.0, "to_good": 50.0},
+		{"every": int64(10)},
+		{"first": int64(500)},
 	}
 	partitionDoses = []Dose{{"shape": "one way"}, {"shape": "pair"}, {"shape": "node"}, {"shape": "all"}}
 	resetDoses     = times("every", 50, 100, 200, 500)

@@ -21,8 +21,11 @@ func TestABugMustBeAllowed(t *testing.T) {
 		allow bool
 		want  string
 	}{
-		{"", false, ""}, {"none", false, ""}, {"double-apply", true, ""},
-		{"double-apply", false, "allow_bugs"}, {"typo", true, "none of"},
+		{"", false, ""},
+		{"none", false, ""},
+		{"double-apply", true, ""},
+		{"double-apply", false, "allow_bugs"},
+		{"typo", true, "none of"},
 	} {
 		err := Config{Bug: tt.bug, AllowBugs: tt.allow}.checkBug()
 		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {

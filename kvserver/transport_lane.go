@@ -39,8 +39,6 @@ type exchange struct {
 	done func(error) // called once
 }
 
-var errTimeout = errors.New("peer did not answer in time")
-
 // send sends a request. Unless it returns an error, x.done will be called.
 func (n *lane) send(kind byte, req any, x *exchange) error {
 	n.mu.Lock()

@@ -21,8 +21,10 @@ func TestProfiles(t *testing.T) {
 		{"for: 9s, profile: {sine: 3s}, net.rate: {from: leader, to: followers, limit: 1Mbit/s}", &plan.Profile{Sine: 3 * time.Second}, ""},
 		{"for: 9s, profile: {flap: 2s}, net.partition: {from: leader, to: followers}", &plan.Profile{Flap: 2 * time.Second, Duty: 0.5}, ""},
 		{"for: 9s, profile: {flap: 2s, duty: 10%}, net.partition: {from: leader, to: followers}", &plan.Profile{Flap: 2 * time.Second, Duty: 0.1}, ""},
-		{`for: 9s, profile: {trace: "0s 10%, 1.5s 100%,3s 0%"}, disk.delay: {on: leader, add: 20ms}`,
-			&plan.Profile{Trace: []plan.Point{{At: 0, Severity: 0.1}, {At: 1500 * time.Millisecond, Severity: 1}, {At: 3 * time.Second}}}, ""},
+		{
+			`for: 9s, profile: {trace: "0s 10%, 1.5s 100%,3s 0%"}, disk.delay: {on: leader, add: 20ms}`,
+			&plan.Profile{Trace: []plan.Point{{At: 0, Severity: 0.1}, {At: 1500 * time.Millisecond, Severity: 1}, {At: 3 * time.Second}}}, "",
+		},
 		{"for: 9s, profile: {ramp: 5s}, net.partition: {from: leader, to: followers}", nil, "net.partition has no degrees"},
 		{"for: 9s, profile: {ramp: 10s}, disk.delay: {on: leader, add: 20ms}", nil, "for 9s ends before the profile's 10s"},
 		{"for: 9s, profile: {ramp: 5s, sine: 2s}, disk.delay: {on: leader, add: 20ms}", nil, "one entry is one profile"},

@@ -210,8 +210,10 @@ func detect(br *bufio.Reader) (Format, error) {
 	case bytes.Contains(line, []byte("jepsen.")) || logNoise.Match(line):
 		return JepsenLog, nil
 	}
-	return "", &history.LineError{Line: 1 + bytes.Count(head[:len(head)-len(rest)], []byte("\n")),
-		Err: fmt.Errorf("%q begins no history: want %s", short(line), list(Formats))}
+	return "", &history.LineError{
+		Line: 1 + bytes.Count(head[:len(head)-len(rest)], []byte("\n")),
+		Err:  fmt.Errorf("%q begins no history: want %s", short(line), list(Formats)),
+	}
 }
 
 func short(b []byte) string {

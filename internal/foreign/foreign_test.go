@@ -139,8 +139,12 @@ func TestDamagedHistoriesAreErrorsWithTheirLine(t *testing.T) {
 func TestAModelMustFitItsFormat(t *testing.T) {
 	x := "1"
 	for _, opt := range []Options{
-		{Format: JepsenLog, Model: KV}, {Format: KVLog, Model: Mutex}, {Format: Brownout, Model: Mutex}, {Format: "xml"},
-		{Format: EDN, Model: KV, Init: &x}, {Format: EDN, Model: Mutex, Init: &x},
+		{Format: JepsenLog, Model: KV},
+		{Format: KVLog, Model: Mutex},
+		{Format: Brownout, Model: Mutex},
+		{Format: "xml"},
+		{Format: EDN, Model: KV, Init: &x},
+		{Format: EDN, Model: Mutex, Init: &x},
 	} {
 		if _, err := Read(strings.NewReader(""), opt); err == nil {
 			t.Errorf("Read with %+v worked", opt)

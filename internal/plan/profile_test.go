@@ -84,8 +84,11 @@ func TestRampAndSineReachTheirPeakByLevels(t *testing.T) {
 
 func TestKindAtSeverity(t *testing.T) {
 	k := Kind{Params: []Param{
-		{Name: "add", Type: Duration, Worse: Higher}, {Name: "limit", Type: BitRate, Worse: Lower},
-		{Name: "percent", Type: Percent, Worse: Lower}, {Name: "op", Type: Word}, {Name: "absent", Type: Duration, Worse: Higher},
+		{Name: "add", Type: Duration, Worse: Higher},
+		{Name: "limit", Type: BitRate, Worse: Lower},
+		{Name: "percent", Type: Percent, Worse: Lower},
+		{Name: "op", Type: Word},
+		{Name: "absent", Type: Duration, Worse: Higher},
 	}}
 	full := Params{"add_ns": int64(10e6), "limit_bits_per_s": int64(1e6), "percent": 20.0, "op": "fsync"}
 	got := k.At(full, 0.25)

@@ -149,13 +149,6 @@ func (n *Notes) read(fsys fs.FS, name string, zero int64) error {
 // Lost is how many records the nodes could not keep.
 func (n *Notes) Lost() uint64 { return n.lost }
 
-func (nd *node) member(i uint8) string {
-	if int(i) < len(nd.members) {
-		return nd.members[i]
-	}
-	return ""
-}
-
 // find returns the first record that began at from or later, before until, and holds
 // an index; nil if there is none. A peer of "" is any.
 func find(recs []stages.Record, index uint64, from, until int64, is func(*stages.Record) bool) *stages.Record {
