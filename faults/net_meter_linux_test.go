@@ -10,7 +10,7 @@ import (
 	"brownout/internal/wire"
 )
 
-const testMilli = time.Millisecond
+const testTick = time.Millisecond
 
 // drawn are delays as the engine of the wire draws them, in virtual time.
 func drawn(t *testing.T, imp wire.Impairment, n int) []time.Duration {
@@ -37,9 +37,9 @@ func drawn(t *testing.T, imp wire.Impairment, n int) []time.Duration {
 // TestLawIsWhatTheWireDraws: the distributions that a meter expects are those
 // that are asked for, and no others.
 func TestLawIsWhatTheWireDraws(t *testing.T) {
-	const add = 20 * testMilli
+	const add = 20 * testTick
 	for _, dist := range []wire.Dist{wire.Uniform, wire.Normal, wire.Pareto} {
-		for _, jitter := range []time.Duration{4 * testMilli, 15 * testMilli} { // the normal one is cut off at zero
+		for _, jitter := range []time.Duration{4 * testTick, 15 * testTick} { // the normal one is cut off at zero
 			t.Run(fmt.Sprint(dist, " ", jitter), func(t *testing.T) {
 				got := drawn(t, wire.Impairment{Delay: add, Jitter: jitter, Dist: dist}, 2000)
 				dose := func(add, jitter time.Duration, dist wire.Dist) law {
@@ -52,7 +52,7 @@ func TestLawIsWhatTheWireDraws(t *testing.T) {
 					"no jitter":   dose(add, 0, dist),
 					"half of it":  dose(add, jitter/2, dist),
 					"twice of it": dose(add, 2*jitter, dist),
-					"more delay":  dose(add+5*testMilli, jitter, dist),
+					"more delay":  dose(add+5*testTick, jitter, dist),
 				} {
 					if _, ok := wrong.fits(got, 0, false, delayShare, delayLeast); ok {
 						t.Errorf("%s is taken for it", name)
@@ -61,7 +61,7 @@ func TestLawIsWhatTheWireDraws(t *testing.T) {
 			})
 		}
 	}
-	uniform := drawn(t, wire.Impairment{Delay: add, Jitter: 15 * testMilli}, 2000)
+	uniform := drawn(t, wire.Impairment{Delay: add, Jitter: 15 * testTick}, 2000)
 	if _, ok := lawOf(Dose{"add_ns": int64(add), "jitter_ns": int64(8700 * time.Microsecond), "dist": "normal"}).fits(uniform, 0, false, delayShare, delayLeast); ok {
 		t.Error("a uniform distribution is taken for a normal one of the same deviation")
 	}
@@ -72,9 +72,9 @@ func TestOvertakingIsSeenButByTheFirst(t *testing.T) {
 	for _, p := range []float64{0.05, 0.25, 0.8} {
 		var all []datagram
 		for b := range 3000 {
-			at := time.Duration(b+1) * 20 * testMilli
+			at := time.Duration(b+1) * 20 * testTick
 			for i := range burst {
-				d := datagram{wall: at, arrived: at + 5*testMilli + time.Duration(i)}
+				d := datagram{wall: at, arrived: at + 5*testTick + time.Duration(i)}
 				if rng.Float64() < p {
 					d.arrived = at + time.Duration(i)
 				}
@@ -92,7 +92,7 @@ func TestOvertakingIsSeenButByTheFirst(t *testing.T) {
 func TestDispersion(t *testing.T) {
 	train := func(lost ...int) (ps []datagram) {
 		for i := range 10 {
-			ps = append(ps, datagram{arrived: time.Duration(i+1) * testMilli})
+			ps = append(ps, datagram{arrived: time.Duration(i+1) * testTick})
 		}
 		for _, i := range lost {
 			ps[i].arrived = 0
