@@ -128,12 +128,59 @@ func Calibrate(ctx context.Context, exe string, families []string) (_ []Row, err
 			return rows, err
 		}
 		for _, d := range grid[k.kind].doses {
-			r, err := b.calibrate(ctx, k, cand, d)
+			r, err := b.calibrate(ctx, k, cand, d, grid[k.kind].hold)
 			if err != nil {
 				return rows, fmt.Errorf("calibrate %s: %w", k.kind, err)
 			}
 			rows = append(rows, r)
 		}
+	}
+	return rows, nil
+}
+
+// quick are the kinds that stand for their mechanisms in a quick look, in the
+// order of what is asked for most.
+var quick = []string{"net.delay", "disk.delay", "cpu.quota", "process.pause", "gc.pause", "net.partition", "disk.error", "cpu.steal", "clock.skew", "net.loss"}
+
+// Bounds of a quick look.
+const (
+	quickHold  = 800 * time.Millisecond  // of one dose
+	quickStart = 7500 * time.Millisecond // after which no other is begun
+)
+
+// Quick injects some kinds at one dose each on a small cluster of its own, in
+// ten seconds or so, and says how exactly this host gives them now.
+func Quick(ctx context.Context, exe string) (_ []Row, err error) {
+	began := time.Now()
+	c, down, err := throwAway(ctx, exe)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, down()) }()
+	b := newBench(Bed{Cluster: c, Exe: exe})
+	b.idle = true
+	var rows []Row
+	for _, kind := range quick {
+		if time.Since(began) > quickStart {
+			break
+		}
+		i := slices.IndexFunc(table, func(r row) bool { return r.kind == kind })
+		cand, _, err := choose(ctx, kind, "", b.candidates(kind))
+		if err != nil {
+			continue // the survey says why
+		}
+		doses, hold := grid[kind].doses, quickHold
+		if kind == "cpu.quota" { // a share of time takes some periods to be seen
+			hold *= 2
+		}
+		r, err := b.calibrate(ctx, table[i], cand, doses[len(doses)/2], hold)
+		if ctx.Err() != nil {
+			return rows, context.Cause(ctx)
+		}
+		if err != nil {
+			r = Row{Kind: kind, Provider: cand.name, Verdict: RowOff, Why: err.Error()}
+		}
+		rows = append(rows, r)
 	}
 	return rows, nil
 }
@@ -167,8 +214,8 @@ func throwAway(ctx context.Context, exe string) (_ *cluster.Cluster, down func()
 	}, nil
 }
 
-// calibrate measures one dose on the last node, or on the first link to it.
-func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose) (r Row, err error) {
+// calibrate measures one dose, for so long, on the last node, or on the first link to it.
+func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose, hold time.Duration) (r Row, err error) {
 	nodes := b.Cluster.Nodes()
 	victim := nodes[len(nodes)-1]
 	site := Site{Nodes: []string{victim.Name()}}
@@ -199,7 +246,7 @@ func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose) (r R
 	if err != nil {
 		return r, err
 	}
-	look, cancel := context.WithTimeout(ctx, grid[k.kind].hold)
+	look, cancel := context.WithTimeout(ctx, hold)
 	reading, answer, err := m.Measure(look, d)
 	cancel()
 	heal, cancel := context.WithTimeout(context.WithoutCancel(ctx), healWithin)

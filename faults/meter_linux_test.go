@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"brownout/faults"
+	"brownout/internal/needs"
 )
 
 // TestMetersSeeThroughFaultsThatDoNothing is what makes a run inconclusive
@@ -137,6 +138,23 @@ func TestAnInterruptedPauseThaws(t *testing.T) {
 		cancel()
 		if s := faults.Stopped(n); s != "" {
 			t.Error(how, s)
+		}
+	}
+}
+
+func TestQuickMeasuresWhatStandsForOthers(t *testing.T) {
+	needs.Host(t, needs.Root)
+	rows, err := faults.Quick(t.Context(), "/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	measured := map[string]bool{}
+	for _, r := range rows { // a busy host may be off, which is what it says then
+		measured[r.Kind] = r.Provider != "" && r.Requested != "" && r.N > 0
+	}
+	for _, kind := range []string{"net.delay", "disk.delay"} {
+		if !measured[kind] {
+			t.Errorf("%s was not measured: %+v", kind, rows)
 		}
 	}
 }

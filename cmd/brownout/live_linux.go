@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -239,7 +240,7 @@ func clean(ctx context.Context, format string, dry, all bool) error {
 	return nil
 }
 
-func doctor(ctx context.Context, format string) error {
+func doctor(ctx context.Context, format string, measure bool) error {
 	o, err := newOutput(format)
 	if err != nil {
 		return err
@@ -251,6 +252,27 @@ func doctor(ctx context.Context, format string) error {
 			available++
 		}
 	}
+	noise, noiseErr := telemetry.Noise(ctx, os.TempDir(), 300*time.Millisecond)
+	if measure && available > 0 {
+		if o.tty {
+			fmt.Fprintln(o.talk, "measuring some of them on this host, 10 s ...")
+		}
+		measured, err := faults.Quick(ctx, self)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		for _, m := range measured {
+			for i := range rows {
+				if rows[i].Kind == m.Kind {
+					m.Others, m.Why = rows[i].Others, join(m.Why, rows[i].Why)
+					rows[i] = m
+				}
+			}
+		}
+		if err != nil { // what a host can do is one thing, whether it does now another
+			fmt.Fprintf(o.talk, "not measured: %v\n", err)
+		}
+	}
 	if o.json {
 		err := o.print(rows)
 		if err == nil && available == 0 {
@@ -259,13 +281,10 @@ func doctor(ctx context.Context, format string) error {
 		return err
 	}
 	for _, r := range rows {
-		mark := "✗"
-		if r.Verdict == faults.RowOK {
-			mark = "✓"
-		}
-		fmt.Fprintf(o.out, "%s %-14s  %-10s  %s\n", mark, r.Kind, r.Provider, doctorNote(r))
+		mark := map[string]string{faults.RowOK: "✓", faults.RowOff: "~"}[r.Verdict]
+		fmt.Fprintf(o.out, "%s %-17s  %-9s  %-34s  %s\n", cmp.Or(mark, "✗"), r.Kind, r.Provider, doctorDose(r), doctorNote(r))
 	}
-	if n, err := telemetry.Noise(ctx, os.TempDir(), 300*time.Millisecond); err == nil { // else this host does not tell
+	if n := noise; noiseErr == nil { // else this host does not tell
 		fmt.Fprintf(o.out, "\nHost now: others use %.0f %% of the CPU, tasks waited for a CPU %.0f %% of the time, fsync takes %v (p50, in %s)\n",
 			100*n.ForeignCPU, 100*n.CPUPressure, time.Duration(n.FsyncP50).Round(time.Microsecond), os.TempDir())
 	}
@@ -276,11 +295,30 @@ func doctor(ctx context.Context, format string) error {
 	return nil
 }
 
-func doctorNote(r faults.Row) string {
-	if r.Verdict == "ok" {
-		return r.Why
+// doctorDose is how exactly a fault was given just now.
+func doctorDose(r faults.Row) string {
+	if r.Requested == "" {
+		return ""
 	}
-	return r.Why + "  → " + r.Cure
+	return fmt.Sprintf("%s: %s (%+.1f %%, n=%d)", r.Requested, r.MeasuredP50, r.ErrorPct, r.N)
+}
+
+func doctorNote(r faults.Row) string {
+	note := r.Why
+	if r.Others != nil {
+		note = join("or "+strings.Join(r.Others, ", "), note)
+	}
+	if r.Cure != "" {
+		note += "  → " + r.Cure
+	}
+	return note
+}
+
+func join(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
 }
 
 func calibrate(ctx context.Context, families []string, format string) error {

@@ -22,7 +22,7 @@ func faultAdd(context.Context, string, string, []string) error         { return 
 func faultList(context.Context, string, string) error                  { return errNeedsLinux }
 func faultRemove(context.Context, string, string) error                { return errNeedsLinux }
 func clean(context.Context, string, bool, bool) error                  { return errNeedsLinux }
-func doctor(context.Context, string) error                             { return errNeedsLinux }
+func doctor(context.Context, string, bool) error                       { return errNeedsLinux }
 func calibrate(context.Context, []string, string) error                { return errNeedsLinux }
 func probePath(context.Context, string, string, probeOptions) error    { return errNeedsLinux }
 func pcap(context.Context, string, string, pcapOptions) error          { return errNeedsLinux }

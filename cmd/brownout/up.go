@@ -129,12 +129,20 @@ func cleanCommand() *cobra.Command {
 
 func doctorCommand() *cobra.Command {
 	var format string
+	measure := true
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this host can do: every fault, its provider, the cure for each gap",
-		Args:  usageArgs(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return doctor(cmd.Context(), format) },
+		Long: `Say what this host can do: every fault, the provider that would be chosen and the
+others that work, the reason and the cure for what is missing, and how noisy the host is.
+
+Some kinds that stand for their mechanisms are injected for a moment on a small
+cluster of its own and measured, which takes ten seconds; "brownout calibrate" does that
+for all kinds and many doses. ~ marks what was measured beyond its tolerance just now.`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return doctor(cmd.Context(), format, measure) },
 	}
+	cmd.Flags().BoolVar(&measure, "measure", true, "inject and measure some kinds; --measure=false only looks")
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	return cmd
 }

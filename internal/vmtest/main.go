@@ -42,7 +42,7 @@ var suites = []suite{
 	tests("brownout/internal/sys/dm", "."),
 	tests("brownout/cluster", "World|KilledNode"),
 	tests("brownout/faults", "^TestNetem|^TestBlock"),
-	command("brownout/cmd/doctor", "/bin/brownout", "doctor"),
+	command("brownout/cmd/doctor", "/bin/brownout", "doctor", "--measure=false"),
 	command("brownout/cmd/run", "/bin/brownout", "run", "/testdata/stock.yaml"),
 }
 
