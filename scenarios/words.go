@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"brownout/internal/nearest"
 	"brownout/internal/plan"
 )
 
@@ -17,6 +18,13 @@ const handFault = time.Hour
 // a scenario of a cluster of so many nodes; "profile.flap=2s" is its profile. Without "for" its End is its Start:
 // it lasts until it is removed, or by itself if its kind is instant.
 func ParseFault(kind string, words []string, nodes int) (plan.Fault, error) {
+	if _, ok := plan.KindNamed(kind); !ok {
+		err := fmt.Errorf("unknown fault %q", kind)
+		if hint := nearest.Hint(kind, kindNames()); hint != "" {
+			err = fmt.Errorf("%w — %s", err, hint)
+		}
+		return plan.Fault{}, err
+	}
 	length := ""
 	var body, profile []string
 	for _, w := range words {

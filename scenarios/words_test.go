@@ -22,7 +22,7 @@ func TestParseFault(t *testing.T) {
 		{"several nodes", "cpu.quota", []string{"on=n1,n2", "percent=20%"}, 0, ""},
 		{"by itself over", "gc.pause", []string{"on=leader", "length=200ms"}, 0, ""},
 		{"until restarted by removal", "process.kill", []string{"on=leader"}, 0, ""},
-		{"an unknown kind", "net.dealy", []string{"from=leader"}, 0, "net.delay"},
+		{"an unknown kind", "net.dealy", []string{"from=leader"}, 0, `unknown fault "net.dealy" — did you mean "net.delay"?`},
 		{"an unknown word", "net.delay", []string{"from=leader", "to=followers", "ad=5ms"}, 0, `"add"`},
 		{"a missing word", "net.delay", []string{"from=leader", "to=followers"}, 0, "add"},
 		{"no unit", "net.delay", []string{"from=leader", "to=followers", "add=5"}, 0, "5"},
