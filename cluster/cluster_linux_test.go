@@ -182,7 +182,11 @@ func TestKilledNodeKeepsItsDataAndCanBeRestarted(t *testing.T) {
 		if n.Running() {
 			t.Errorf("%s: it still runs", end.name)
 		}
-		if pids, err := n.Pids(); err != nil || len(pids) != 0 {
+		pids, err := n.Pids()
+		for until := time.Now().Add(5 * time.Second); len(pids) != 0 && time.Now().Before(until); pids, err = n.Pids() {
+			time.Sleep(time.Millisecond) // its child was killed with it, and init is about to bury it
+		}
+		if err != nil || len(pids) != 0 {
 			t.Errorf("%s: pids = %v, %v; want the child gone, too", end.name, pids, err)
 		}
 		exits := ev.of(run.NodeExited)

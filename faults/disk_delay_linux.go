@@ -14,14 +14,15 @@ import (
 
 // Tolerance of file operations: see [diskMeter.tolerance].
 const (
-	diskShare    = 0.05
-	diskLeast    = 500 * time.Microsecond
-	diskBase     = 350 * time.Millisecond
-	diskBaseMost = 4 * time.Second       // for one operation of each node to end
-	diskFast     = 10 * time.Millisecond // between two probes of the baseline,
-	diskPace     = 50 * time.Millisecond // and later
-	maxDisk      = 1 << 14               // probes kept
-	diskFloor    = 0.1                   // quantile that is judged
+	diskShare     = 0.05
+	diskLeast     = 500 * time.Microsecond
+	diskBase      = 350 * time.Millisecond
+	diskBaseMost  = 4 * time.Second // for so many operations of each node to end:
+	diskBaseLeast = 10
+	diskFast      = 10 * time.Millisecond // between two probes of the baseline,
+	diskPace      = 50 * time.Millisecond // and later
+	maxDisk       = 1 << 14               // probes kept
+	diskFloor     = 0.1                   // quantile that is judged
 )
 
 // A diskMeter uses files on the node's own disk, through its own file system,

@@ -294,8 +294,8 @@ func (p *diskProber) probes(w spans) (seen []diskProbe, on time.Duration, err er
 // diskProbers are the probers of one meter.
 type diskProbers []*diskProber
 
-// baseline starts them and returns what they saw, when each saw at least one
-// operation end.
+// baseline starts them and returns what they saw, when each saw enough
+// operations end, or at least one when that takes too long.
 func (ps diskProbers) baseline(ctx context.Context) (spans, error) {
 	var w spans
 	from := time.Now()
@@ -319,10 +319,11 @@ func (ps diskProbers) baseline(ctx context.Context) (spans, error) {
 	return w, ctx.Err()
 }
 
-// waiting reports whether some prober has seen no operation end within w.
+// waiting reports whether some prober has seen too few operations end within w:
+// a disk that stalls for a moment is no baseline.
 func (ps diskProbers) waiting(w spans) bool {
 	for _, p := range ps {
-		if took, _, err := p.look(w); err == nil && len(took) == 0 {
+		if took, _, err := p.look(w); err == nil && len(took) < diskBaseLeast {
 			return true
 		}
 	}

@@ -24,6 +24,10 @@ var oneStop sync.Mutex
 func stopTheWorld(d time.Duration) (time.Duration, error) {
 	oneStop.Lock()
 	defer oneStop.Unlock()
+	// A collection that is under way would wait for the held P too, but in its
+	// concurrent phases, without stopping the world. So there is none, and so
+	// little garbage that none begins by itself.
+	runtime.GC()
 	var held atomic.Bool
 	var until atomic.Int64 // CLOCK_MONOTONIC, ns; 0 until the collection is demanded
 	ended := make(chan int64, 1)
