@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"time"
 
 	"brownout/internal/faultfs"
@@ -58,12 +59,12 @@ const (
 	BlockBare = "ext4 without journal" // survives writes that fail: an aborted journal stays read-only
 )
 
-var validID = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
+var validID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9]{1,32}$`) })
 
 // withDefaults returns c with defaults filled in, or everything that is wrong with it at once.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
-	if !validID.MatchString(c.ID) {
+	if !validID().MatchString(c.ID) {
 		errs = append(errs, fmt.Errorf("id: %q is not 1 to 32 of a-z and 0-9", c.ID))
 	}
 	if !filepath.IsAbs(c.Dir) {

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"brownout/cluster"
 	"brownout/internal/plan"
@@ -268,13 +269,15 @@ func selector(f plan.Fault) string {
 }
 
 // byName matches selectors that mean the same nodes at all times.
-var byName = regexp.MustCompile(`^(|all|client|every pair|n[0-9]+(\s*[,|]\s*(n[0-9]+|client))*)$`)
+var byName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(|all|client|every pair|n[0-9]+(\s*[,|]\s*(n[0-9]+|client))*)$`)
+})
 
 // roleBound reports whether the fault's selectors may mean other nodes when
 // roles move.
 func roleBound(f plan.Fault) bool {
 	for _, words := range []string{f.On, f.From, f.To, f.Split} {
-		if !byName.MatchString(strings.TrimSpace(words)) {
+		if !byName().MatchString(strings.TrimSpace(words)) {
 			return true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -32,11 +33,11 @@ func problemAt(path string, err error, needs ...string) problem {
 	return problem{path: path, msg: err.Error(), needs: needs}
 }
 
-var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+var validName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`) })
 
 // problems returns everything that is wrong with a scenario that has its defaults.
 func (s *Scenario) problems() (out []problem) {
-	if !validName.MatchString(s.Name) {
+	if !validName().MatchString(s.Name) {
 		out = append(out, problem{path: "name", msg: fmt.Sprintf("name %q; want a-z, 0-9, ., _ and -, at most 64", s.Name), hint: "it names directories and files"})
 	}
 	if err := checkTarget(s.Target.Kind); err != nil {

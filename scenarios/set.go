@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"brownout/internal/nearest"
 )
@@ -200,7 +201,7 @@ func (n *node) find(path string) *node {
 }
 
 // plain matches text that means itself anywhere in YAML.
-var plain = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9 ./%_+-]*[A-Za-z0-9%])?$`)
+var plain = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9 ./%_+-]*[A-Za-z0-9%])?$`) })
 
 // asYAML writes a value so that it fits anywhere, also between braces.
 func asYAML(value string) (string, error) {
@@ -214,7 +215,7 @@ func asYAML(value string) (string, error) {
 		}
 		return value, nil
 	}
-	if plain.MatchString(value) {
+	if plain().MatchString(value) {
 		return value, nil
 	}
 	return strconv.Quote(value), nil

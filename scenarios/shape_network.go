@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"brownout/internal/plan"
@@ -30,7 +31,7 @@ func networkShape(n *plan.Network) *spec {
 		{"queue", false, parsed("room before the limit; what exceeds it is dropped", "256KiB", sizePattern, &n.Queue, quantity.ParseSize)},
 		{"congestion", false, &spec{doc: "TCP's congestion control on every link (default cubic)", leaf: &leaf{
 			example: "cubic", pattern: congestionPattern, set: func(t string) error {
-				if !validCongestion.MatchString(t) {
+				if !validCongestion().MatchString(t) {
 					return fmt.Errorf("%q is no name of a congestion control, as in cubic", t)
 				}
 				n.Congestion = t
@@ -56,7 +57,7 @@ const (
 	mostQueue           = 64 << 20
 )
 
-var validCongestion = regexp.MustCompile(congestionPattern)
+var validCongestion = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(congestionPattern) })
 
 // networkProblems says what is wrong with healthy links.
 func networkProblems(n plan.Network) (out []problem) {
@@ -80,7 +81,7 @@ func networkProblems(n plan.Network) (out []problem) {
 	if n.MTU != 0 && (n.MTU < leastMTU || n.MTU > mostMTU) {
 		add("mtu", "%d is not in %d..%d", n.MTU, leastMTU, mostMTU)
 	}
-	if n.Congestion != "" && !validCongestion.MatchString(n.Congestion) {
+	if n.Congestion != "" && !validCongestion().MatchString(n.Congestion) {
 		add("congestion", "%q is no name of a congestion control", n.Congestion)
 	}
 	known := n.Profile == ""

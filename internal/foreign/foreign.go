@@ -207,7 +207,7 @@ func detect(br *bufio.Reader) (Format, error) {
 			}
 		}
 		return EDN, nil
-	case bytes.Contains(line, []byte("jepsen.")) || logNoise.Match(line):
+	case bytes.Contains(line, []byte("jepsen.")) || logNoise().Match(line):
 		return JepsenLog, nil
 	}
 	return "", &history.LineError{

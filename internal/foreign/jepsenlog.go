@@ -5,6 +5,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"sync"
 
 	"brownout/internal/history"
 )
@@ -12,10 +13,12 @@ import (
 var (
 	// "INFO  jepsen.util - 3 :invoke :cas [1 2]"; newer ones begin with a date
 	// and name the thread: "… INFO [jepsen worker 3] jepsen.util: 3 …".
-	logOp    = regexp.MustCompile(`^(?:.*\s)?jepsen\.util\s*[-:]\s+(:?\w+)\s+:(\w+)\s+:([\w-]+)\s+(.*?)\s*$`)
-	logNoise = regexp.MustCompile(`^(?:.*\s)?(?:TRACE|DEBUG|INFO|WARN|ERROR|FATAL)\s`)
-	logPair  = regexp.MustCompile(`^\[(-?\d+|nil)[ ,]+(-?\d+|nil)\]$`)
-	logValue = regexp.MustCompile(`^-?\d+$`)
+	logOp = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:.*\s)?jepsen\.util\s*[-:]\s+(:?\w+)\s+:(\w+)\s+:([\w-]+)\s+(.*?)\s*$`)
+	})
+	logNoise = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?:.*\s)?(?:TRACE|DEBUG|INFO|WARN|ERROR|FATAL)\s`) })
+	logPair  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\[(-?\d+|nil)[ ,]+(-?\d+|nil)\]$`) })
+	logValue = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^-?\d+$`) })
 )
 
 func readJepsenLog(r io.Reader, b *builder) error {
@@ -24,9 +27,9 @@ func readJepsenLog(r io.Reader, b *builder) error {
 			return err
 		}
 		text := string(line.Text)
-		m := logOp.FindStringSubmatch(text)
+		m := logOp().FindStringSubmatch(text)
 		if m == nil {
-			if strings.TrimSpace(text) == "" || logNoise.MatchString(text) && !strings.Contains(text, "jepsen.util") {
+			if strings.TrimSpace(text) == "" || logNoise().MatchString(text) && !strings.Contains(text, "jepsen.util") {
 				continue
 			}
 			return &history.LineError{Line: line.Number, Err: fmt.Errorf("%q is no line of a Jepsen log: want … jepsen.util - PROCESS :TYPE :FUNCTION VALUE", short(line.Text))}
@@ -57,7 +60,7 @@ func logEvent(line int, proc, typ, f, value string) (*event, error) {
 	case "read":
 		e.op.Kind = history.Get
 		switch {
-		case typ == "ok" && logValue.MatchString(value):
+		case typ == "ok" && logValue().MatchString(value):
 			e.op.Result = &value
 		case value != "nil" && !reason:
 			return nil, e.errorf("read of %q: want nil or a number", value)
@@ -68,7 +71,7 @@ func logEvent(line int, proc, typ, f, value string) (*event, error) {
 	case "write":
 		e.op.Kind = history.Put
 		switch {
-		case logValue.MatchString(value):
+		case logValue().MatchString(value):
 			e.op.Value = &value
 		case !reason:
 			return nil, e.errorf("write of %q: want a number", value)
@@ -78,7 +81,7 @@ func logEvent(line int, proc, typ, f, value string) (*event, error) {
 		}
 	case "cas":
 		e.op.Kind = history.CAS
-		pair := logPair.FindStringSubmatch(value)
+		pair := logPair().FindStringSubmatch(value)
 		switch {
 		case pair != nil:
 			e.op.Expect, e.op.Value = orNil(pair[1]), orNil(pair[2])

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"sync"
 )
 
 // RunEnv is set in the environment of every helper process of a run to the
@@ -22,14 +23,14 @@ type Owner struct {
 	Born uint64 // start time in ticks since boot, see proc_pid_stat(5)
 }
 
-var ownerName = regexp.MustCompile(`^bo-([a-z0-9]{1,32})-([0-9]{1,10})-([0-9]{1,20})$`)
+var ownerName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^bo-([a-z0-9]{1,32})-([0-9]{1,10})-([0-9]{1,20})$`) })
 
 // String is bo-ID-PID-BORN.
 func (o Owner) String() string { return fmt.Sprintf("%s%s-%d-%d", Prefix, o.ID, o.PID, o.Born) }
 
 // ParseOwner is the inverse of [Owner.String].
 func ParseOwner(name string) (Owner, bool) {
-	m := ownerName.FindStringSubmatch(name)
+	m := ownerName().FindStringSubmatch(name)
 	if m == nil {
 		return Owner{}, false
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // A Mode says which versions of cgroups a host has mounted.
@@ -64,11 +65,11 @@ func parseMounts(mountinfo string) ([]mount, error) {
 	return ms, nil
 }
 
-var escaped = regexp.MustCompile(`\\[0-7]{3}`)
+var escaped = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\\[0-7]{3}`) })
 
 // unescape undoes the octal escapes of mountinfo for space, tab, newline and backslash.
 func unescape(s string) string {
-	return escaped.ReplaceAllStringFunc(s, func(e string) string {
+	return escaped().ReplaceAllStringFunc(s, func(e string) string {
 		return string([]byte{(e[1]-'0')<<6 | (e[2]-'0')<<3 | (e[3] - '0')})
 	})
 }
@@ -160,7 +161,7 @@ func layOut(ms []mount, own map[string]string, k kernel) ([]hierarchy, error) {
 	return hs, nil
 }
 
-var element = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$`)
+var element = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$`) })
 
 // checkName refuses names that are not ours.
 func checkName(name string) error {
@@ -168,7 +169,7 @@ func checkName(name string) error {
 		return fmt.Errorf("cgroup %q does not begin with %s", name, Prefix)
 	}
 	for e := range strings.SplitSeq(name, "/") {
-		if !element.MatchString(e) {
+		if !element().MatchString(e) {
 			return fmt.Errorf("cgroup %q: %q is not a plain name", name, e)
 		}
 	}
