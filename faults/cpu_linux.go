@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"strconv"
 	"sync"
@@ -15,6 +14,7 @@ import (
 
 	"brownout/cluster"
 	"brownout/internal/sys/cgroup"
+	"brownout/internal/undo"
 )
 
 var cpuRows = []row{
@@ -91,7 +91,7 @@ func newQuota(version int) func(*bench) Provider {
 }
 
 func (f *quotaFault) Probe(context.Context) error {
-	return probeCPU("cpu.quota", f.version, func(g *cgroup.Group) error {
+	return f.b.probeCPU("cpu.quota", f.version, func(g *cgroup.Group) error {
 		if err := g.SetCPUQuota(50, 100*time.Millisecond); err != nil {
 			return &Unsupported{What: "cpu.quota", Why: err.Error(), Cure: "a kernel with CONFIG_CFS_BANDWIDTH"}
 		}
@@ -100,7 +100,7 @@ func (f *quotaFault) Probe(context.Context) error {
 }
 
 // probeCPU tries something in a group of the cpu controller of a version.
-func probeCPU(kind string, version int, try func(*cgroup.Group) error) error {
+func (b *bench) probeCPU(kind string, version int, try func(*cgroup.Group) error) error {
 	h, err := cgroup.Discover()
 	if err != nil {
 		return err
@@ -115,14 +115,26 @@ func probeCPU(kind string, version int, try func(*cgroup.Group) error) error {
 			Cure: fmt.Sprintf("provider: cgroup%d", c.Version),
 		}
 	}
-	return withProbeGroup(h, try)
+	return b.withProbeGroup(h, try)
 }
 
 var probes atomic.Int64
 
-// withProbeGroup makes a cgroup of no processes for a probe and takes it away.
-func withProbeGroup(h *cgroup.Host, f func(*cgroup.Group) error) error {
-	g, err := h.Create(probeGroup + strconv.Itoa(os.Getpid()) + "x" + strconv.FormatInt(probes.Add(1), 10))
+// withProbeGroup makes a cgroup of no processes for a probe and takes it away. It is
+// below the run's, whose reaper removes it if this process is killed; without
+// a run it has a name by which brownout clean knows it.
+func (b *bench) withProbeGroup(h *cgroup.Host, f func(*cgroup.Group) error) error {
+	id := "probe" + strconv.FormatInt(probes.Add(1), 10)
+	var g *cgroup.Group
+	var err error
+	if b != nil && b.Cluster != nil {
+		g, err = b.Cluster.Group().Child(id)
+	} else {
+		var own undo.Owner
+		if own, err = undo.Self(id); err == nil {
+			g, err = h.Create(own.String())
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -133,8 +145,6 @@ func withProbeGroup(h *cgroup.Host, f func(*cgroup.Group) error) error {
 	}()
 	return f(g)
 }
-
-const probeGroup = "bo-probe"
 
 func (f *quotaFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
 	used, err := f.b.demandOf(ctx, site.Nodes, d)
@@ -289,7 +299,7 @@ func (f *freezerQuota) Probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return withProbeGroup(h, func(g *cgroup.Group) error { _, err := g.CPUUsage(); return err })
+	return f.b.withProbeGroup(h, func(g *cgroup.Group) error { _, err := g.CPUUsage(); return err })
 }
 
 // Inject regulates each node by itself.
@@ -493,7 +503,7 @@ func (f *pinFault) Probe(context.Context) error {
 	if by := fmt.Sprintf("cgroup%d", c.Version); by != f.how {
 		return &Unsupported{What: "cpu.pin by " + f.how, Why: fmt.Sprintf("the cpuset controller of this host is v%d's", c.Version), Cure: "provider: " + by}
 	}
-	return withProbeGroup(h, func(g *cgroup.Group) error {
+	return f.b.withProbeGroup(h, func(g *cgroup.Group) error {
 		return errors.Join(g.SetCPUs(strconv.Itoa(usableCPUs()[0])), g.ClearCPUs())
 	})
 }
@@ -592,7 +602,7 @@ func (w burning) quota(cpus int) (percent float64, period time.Duration) {
 }
 
 func (f *burnFault) Probe(context.Context) error {
-	return probeCPU(f.kind, f.version, func(g *cgroup.Group) error {
+	return f.b.probeCPU(f.kind, f.version, func(g *cgroup.Group) error {
 		return errors.Join(g.SetCPUShares(cgroup.MaxShares), g.SetCPUQuota(50, 20*time.Millisecond))
 	})
 }

@@ -31,7 +31,7 @@ type memoryAsk struct {
 }
 
 // probeMemoryOf tries something in a group of the memory controller of a version.
-func probeMemoryOf(kind string, version int, try func(*cgroup.Group) error) error {
+func (b *bench) probeMemoryOf(kind string, version int, try func(*cgroup.Group) error) error {
 	h, err := cgroup.Discover()
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func probeMemoryOf(kind string, version int, try func(*cgroup.Group) error) erro
 			Cure: fmt.Sprintf("provider: cgroup%d", c.Version),
 		}
 	}
-	return withProbeGroup(h, func(g *cgroup.Group) error {
+	return b.withProbeGroup(h, func(g *cgroup.Group) error {
 		if err := try(g); err != nil {
 			return &Unsupported{What: kind, Why: err.Error(), Cure: "a kernel with CONFIG_MEMCG, booted without cgroup_disable=memory"}
 		}
@@ -154,7 +154,7 @@ func newLimit(version int) func(*bench) Provider {
 }
 
 func (f *limitFault) Probe(context.Context) error {
-	return probeMemoryOf("memory.limit", f.version, func(g *cgroup.Group) error { return g.SetMemoryLimit(64 << 20) })
+	return f.b.probeMemoryOf("memory.limit", f.version, func(g *cgroup.Group) error { return g.SetMemoryLimit(64 << 20) })
 }
 
 func limitOf(d Dose) (memoryAsk, error) {
@@ -184,7 +184,7 @@ func newPressure(version int) func(*bench) Provider {
 }
 
 func (f *pressureFault) Probe(context.Context) error {
-	return probeMemoryOf("memory.pressure", f.version, func(g *cgroup.Group) error { return g.SetMemoryLimit(64 << 20) })
+	return f.b.probeMemoryOf("memory.pressure", f.version, func(g *cgroup.Group) error { return g.SetMemoryLimit(64 << 20) })
 }
 
 func roomOf(d Dose) (memoryAsk, error) {
@@ -318,7 +318,7 @@ func newOOM(version int) func(*bench) Provider {
 }
 
 func (f *oomFault) Probe(context.Context) error {
-	return probeMemoryOf("memory.oom", f.version, func(g *cgroup.Group) error { return g.SetMemoryLimit(64 << 20) })
+	return f.b.probeMemoryOf("memory.oom", f.version, func(g *cgroup.Group) error { return g.SetMemoryLimit(64 << 20) })
 }
 
 const (
@@ -402,7 +402,7 @@ func newStall(version int) func(*bench) Provider {
 }
 
 func (f *stallFault) Probe(context.Context) error {
-	return probeMemoryOf("memory.stall", f.version, func(g *cgroup.Group) error {
+	return f.b.probeMemoryOf("memory.stall", f.version, func(g *cgroup.Group) error {
 		if f.version == 1 {
 			return errors.Join(g.SetOOMPause(true), g.SetOOMPause(false))
 		}

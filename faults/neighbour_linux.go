@@ -34,7 +34,7 @@ func newNeighbour(version int) func(*bench) Provider {
 }
 
 func (f *neighbourFault) Probe(context.Context) error {
-	return probeCPU("neighbour.noisy", f.version, func(g *cgroup.Group) error { return g.SetCPUQuota(50, neighbourPeriod) })
+	return f.b.probeCPU("neighbour.noisy", f.version, func(g *cgroup.Group) error { return g.SetCPUQuota(50, neighbourPeriod) })
 }
 
 const (

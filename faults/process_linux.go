@@ -50,7 +50,7 @@ func (f *pauseFault) Probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return withProbeGroup(h, func(g *cgroup.Group) error {
+	return f.b.withProbeGroup(h, func(g *cgroup.Group) error {
 		fr, err := g.Freezer(freezerVersion(f.how))
 		if err != nil {
 			return err
