@@ -197,13 +197,14 @@ func TestConflictsAreToldInWords(t *testing.T) {
 
 // TestTheOperationsNamedAreIllegalByThemselves asks plain porcupine about what
 // a conflict names, on histories with unique values and single-word states, for
-// which the operations named, with the writes of what they found, are enough.
+// which the operations named, with the writes of what they found, are enough. (The
+// state of an append needs every write before it: TestCoresAreIllegalByThemselves.)
 func TestNamedOperationsWithTheirWritesAreIllegal(t *testing.T) {
 	for _, tt := range stories {
+		if strings.Contains(tt.name, "append") {
+			continue
+		}
 		t.Run(tt.name, func(t *testing.T) {
-			if strings.Contains(tt.name, "append") {
-				t.Skip("an append's state needs every write before it")
-			}
 			res := check(t, tt.h.ops, Options{})
 			var core []history.Op
 			for _, o := range tt.h.ops {

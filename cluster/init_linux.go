@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -252,7 +251,7 @@ func (in *initProcess) start(c Command, offset time.Duration, beside bool) (pid 
 	if in.setup.Into && !beside {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, fdCgroup
 	}
-	onSpareThread(func() {
+	proc.OnSpareThread(func() {
 		if err = shiftClocks(offset); err == nil {
 			pid, notes, err = spawn(path, c.Argv, attr, joins, in.trap)
 		}
@@ -323,24 +322,6 @@ func spawn(path string, argv []string, attr *syscall.ProcAttr, joins int, trap *
 	}
 	pid, err = syscall.ForkExec(path, argv, attr)
 	return pid, notes, err
-}
-
-// onSpareThread runs f on a thread that ends with it. It is never the process's
-// main thread, which cannot end: one that had joined the target's cgroups would
-// be throttled and counted with the target for good.
-func onSpareThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		if unix.Gettid() == os.Getpid() {
-			onSpareThread(f) // while this goroutine keeps the main thread busy
-			runtime.UnlockOSThread()
-			return
-		}
-		f()
-	}()
-	<-done
 }
 
 // program finds what a Command names. "/bin/brownout" is this binary: /bin

@@ -110,13 +110,11 @@ func Calibrate(ctx context.Context, exe string, families []string) (_ []Row, err
 	if kinds == nil {
 		return nil, fmt.Errorf("calibrate %s: there is no such family", strings.Join(families, " "))
 	}
-	c, down, err := throwAway(ctx, exe)
+	b, down, err := throwAway(ctx, exe)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, down()) }()
-	b := newBench(Bed{Cluster: c, Exe: exe})
-	b.idle = true
 	var rows []Row
 	for _, k := range kinds {
 		cand, _, err := choose(ctx, k.kind, "", b.candidates(k.kind))
@@ -152,13 +150,11 @@ const (
 // ten seconds or so, and says how exactly this host gives them now.
 func Quick(ctx context.Context, exe string) (_ []Row, err error) {
 	began := time.Now()
-	c, down, err := throwAway(ctx, exe)
+	b, down, err := throwAway(ctx, exe)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, down()) }()
-	b := newBench(Bed{Cluster: c, Exe: exe})
-	b.idle = true
 	var rows []Row
 	for _, kind := range quick {
 		if time.Since(began) > quickStart {
@@ -185,8 +181,8 @@ func Quick(ctx context.Context, exe string) (_ []Row, err error) {
 	return rows, nil
 }
 
-// throwAway brings a cluster up that nobody else uses.
-func throwAway(ctx context.Context, exe string) (_ *cluster.Cluster, down func() error, err error) {
+// throwAway brings a cluster up that nobody else uses, and nobody loads.
+func throwAway(ctx context.Context, exe string) (b *bench, down func() error, err error) {
 	dir, err := os.MkdirTemp("", "bo-calibrate-")
 	if err != nil {
 		return nil, nil, err
@@ -207,7 +203,9 @@ func throwAway(ctx context.Context, exe string) (_ *cluster.Cluster, down func()
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("start cluster: %w", err), undoAll())
 	}
-	return c, func() error {
+	b = newBench(Bed{Cluster: c, Exe: exe})
+	b.idle = true
+	return b, func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healWithin)
 		defer cancel()
 		return errors.Join(c.Down(ctx), undoAll())

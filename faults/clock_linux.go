@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"brownout/internal/sys/proc"
 	"brownout/kvserver"
 )
 
@@ -42,7 +42,7 @@ func (f *offsetFault) Probe(ctx context.Context) error {
 		return &Unsupported{What: "clock.offset by time namespaces", Why: err.Error(), Cure: "Linux 5.6 or later with CONFIG_TIME_NS, as root"}
 	}
 	var err error
-	onSpareThread(func() {
+	proc.OnSpareThread(func() {
 		if e := unix.Unshare(unix.CLONE_NEWTIME); e != nil {
 			err = no(fmt.Errorf("unshare: %w", e))
 			return
@@ -66,23 +66,6 @@ func (f *offsetFault) Probe(ctx context.Context) error {
 		}
 	})
 	return err
-}
-
-// onSpareThread runs f on a thread that ends with it: its children would live in
-// another time for good. It is never the main thread, which cannot end.
-func onSpareThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		if unix.Gettid() == os.Getpid() {
-			onSpareThread(f) // while this goroutine keeps the main thread busy
-			runtime.UnlockOSThread()
-			return
-		}
-		f()
-	}()
-	<-done
 }
 
 func (f *offsetFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {

@@ -108,21 +108,7 @@ func TestDiskMetersSeeThroughFaultsThatDoNothing(t *testing.T) {
 	for _, d := range diskDoses {
 		t.Run(fmt.Sprint(d.kind, " ", d.dose), func(t *testing.T) {
 			t.Parallel()
-			m, err := bench.Meter(d.kind, faults.Site{Nodes: []string{"n1"}}, d.dose)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer m.Close()
-			if _, err := m.Baseline(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			r, answer, err := m.Measure(ctx, d.dose)
-			t.Log(r.Values, answer.Why)
-			if err != nil || answer.Yes || !strings.Contains(answer.Why, d.nothing) {
-				t.Errorf("Measure = %v, %q, %v; want no, because of %q", answer.Yes, answer.Why, err, d.nothing)
-			}
+			notFooled(t, bench, d.kind, faults.Site{Nodes: []string{"n1"}}, d.dose, time.Second, d.nothing)
 		})
 	}
 }

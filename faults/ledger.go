@@ -139,3 +139,13 @@ func (p *post[K, V]) Set(ctx context.Context, d Dose) error {
 }
 
 func (p *post[K, V]) Heal(ctx context.Context) error { return p.l.remove(ctx, p.id, p.places) }
+
+// pulse is a post for the length that a dose asks for.
+func (p *post[K, V]) pulse(ctx context.Context, d Dose, begun func()) error {
+	if err := p.Set(ctx, d); err != nil {
+		return err
+	}
+	begun()
+	sleep(ctx, d.Duration("length"))
+	return p.Heal(context.WithoutCancel(ctx))
+}

@@ -413,12 +413,5 @@ func (f *stallFault) Probe(context.Context) error {
 func (f *stallFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
 	l := &f.b.memory
 	hold := &post[string, memoryAsk]{l: l, id: l.id(), places: site.Nodes, value: func(Dose) (memoryAsk, error) { return memoryAsk{stall: true}, nil }}
-	return startPulses(ctx, d, f.b.pauseLengths(site.Nodes), hold.Heal, func(ctx context.Context, d Dose, begun func()) error {
-		if err := hold.Set(ctx, d); err != nil {
-			return err
-		}
-		begun()
-		sleep(ctx, d.Duration("length"))
-		return hold.Heal(context.WithoutCancel(ctx))
-	})
+	return startPulses(ctx, d, f.b.pauseLengths(site.Nodes), hold.Heal, hold.pulse)
 }

@@ -43,21 +43,7 @@ func TestMetersSeeThroughFaultsThatDoNothing(t *testing.T) {
 			if strings.HasPrefix(tt.kind, "net.") {
 				site = faults.Site{Links: []faults.Link{{From: "n1", To: "n3"}}}
 			}
-			m, err := bench.Meter(tt.kind, site, tt.dose)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer m.Close()
-			if _, err := m.Baseline(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			r, answer, err := m.Measure(ctx, tt.dose)
-			t.Log(r.Values, answer.Why)
-			if err != nil || answer.Yes || !strings.Contains(answer.Why, tt.want) {
-				t.Errorf("Measure = %v, %q, %v; want no, because of %q", answer.Yes, answer.Why, err, tt.want)
-			}
+			notFooled(t, bench, tt.kind, site, tt.dose, time.Second, tt.want)
 		})
 	}
 }

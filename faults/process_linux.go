@@ -95,14 +95,7 @@ func probeStop(ctx context.Context) error {
 func (f *pauseFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
 	l := f.b.frozen[f.how]
 	hold := &post[string, bool]{l: l, id: l.id(), places: site.Nodes, value: func(Dose) (bool, error) { return true, nil }}
-	return startPulses(ctx, d, f.b.pauseLengths(site.Nodes), hold.Heal, func(ctx context.Context, d Dose, begun func()) error {
-		if err := hold.Set(ctx, d); err != nil {
-			return err
-		}
-		begun()
-		sleep(ctx, d.Duration("length"))
-		return hold.Heal(context.WithoutCancel(ctx))
-	})
+	return startPulses(ctx, d, f.b.pauseLengths(site.Nodes), hold.Heal, hold.pulse)
 }
 
 // setFrozen stops or thaws a node. It returns when all its processes stand

@@ -9,6 +9,26 @@ import (
 	"brownout/faults"
 )
 
+// notFooled fails the test unless a meter says that no fault is in force, and why.
+func notFooled(t *testing.T, bench faults.Bench, kind string, site faults.Site, dose faults.Dose, look time.Duration, why string) {
+	t.Helper()
+	m, err := bench.Meter(kind, site, dose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.Baseline(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), look)
+	defer cancel()
+	r, answer, err := m.Measure(ctx, dose)
+	t.Log(r.Values, answer.Why)
+	if err != nil || answer.Yes || !strings.Contains(answer.Why, why) {
+		t.Errorf("Measure = %v, %q, %v; want no, because of %q", answer.Yes, answer.Why, err, why)
+	}
+}
+
 // TestSystemMetersSeeThroughFaultsThatDoNothing: in place of each mechanism
 // there is none, and no meter may be content with that.
 func TestSystemMetersSeeThroughFaultsThatDoNothing(t *testing.T) {
@@ -39,21 +59,7 @@ func TestSystemMetersSeeThroughFaultsThatDoNothing(t *testing.T) {
 			if tt.kind == "cpu.pin" && faults.Usable() < 2 {
 				t.Skip("one CPU")
 			}
-			m, err := bench.Meter(tt.kind, faults.Site{Nodes: []string{"n1"}}, tt.dose)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer m.Close()
-			if _, err := m.Baseline(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
-			defer cancel()
-			r, answer, err := m.Measure(ctx, tt.dose)
-			t.Log(r.Values, answer.Why)
-			if err != nil || answer.Yes || !strings.Contains(answer.Why, tt.want) {
-				t.Errorf("Measure = %v, %q, %v; want no, because of %q", answer.Yes, answer.Why, err, tt.want)
-			}
+			notFooled(t, bench, tt.kind, faults.Site{Nodes: []string{"n1"}}, tt.dose, 700*time.Millisecond, tt.want)
 		})
 	}
 }

@@ -157,9 +157,6 @@ func (e *Engine) remove(src, dst int) (n int) {
 	return n
 }
 
-// Impairment returns what Set was last told of a pair.
-func (e *Engine) Impairment(src, dst int) Impairment { return e.pair(src, dst).imp }
-
 // Counters returns the counters of a pair.
 func (e *Engine) Counters(src, dst int) Counters { return e.pair(src, dst).Counters }
 

@@ -6,28 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"brownout/internal/needs"
-	"brownout/internal/sys/link"
-	"brownout/internal/sys/netns"
+	"brownout/internal/sys/netns/netnstest"
 	"brownout/internal/sys/stamp"
 )
 
 func TestFramesAreHeardInBothDirections(t *testing.T) {
-	needs.Host(t, needs.Root)
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
-	c, err := link.At(ns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	const loopback = 1
-	if err := c.Up(loopback); err != nil {
-		t.Fatal(err)
-	}
+	ns := netnstest.Loopback(t)
 	if _, err := Open(ns, "eth7"); err == nil {
 		t.Error("a device that there is not was opened")
 	}

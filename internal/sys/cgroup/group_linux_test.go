@@ -205,7 +205,7 @@ func TestThreadEntersAlone(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() {
-		// A thread of its own that ends here; never the first one, see onSpareThread of package cluster.
+		// A thread of its own that ends here; never the first one, see proc.OnSpareThread.
 		done <- onThread(func() error {
 			for _, f := range files {
 				_, err := f.WriteString("0")

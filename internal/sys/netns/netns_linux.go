@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,11 +24,6 @@ func New() (*os.File, error) {
 		return err
 	})
 	return ns, err
-}
-
-// OfPid opens the network namespace of a process.
-func OfPid(pid int) (*os.File, error) {
-	return open("/proc/" + strconv.Itoa(pid) + "/ns/net")
 }
 
 // open does not go through [os.Open]: a namespace cannot be polled, and trying costs two system calls.

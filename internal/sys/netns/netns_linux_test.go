@@ -99,14 +99,3 @@ func TestSocketsKeepTheirNamespace(t *testing.T) {
 		t.Errorf("read %q, %v; want hello", got, err)
 	}
 }
-
-func TestOfPidIsTheNamespaceOfTheProcess(t *testing.T) {
-	f, err := OfPid(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if got, want := inode(t, "/proc/self/ns/net"), inode(t, "/proc/thread-self/ns/net"); got != want {
-		t.Errorf("namespace of pid = %d, want %d", got, want)
-	}
-}

@@ -41,9 +41,6 @@ func ReadStat(pid int) (Stat, error) { return read(ParseStat, file(pid, "stat"))
 // ReadIO reads /proc/PID/io.
 func ReadIO(pid int) (IO, error) { return read(ParseIO, file(pid, "io")) }
 
-// ReadSchedStat reads /proc/PID/schedstat of the process's first thread.
-func ReadSchedStat(pid int) (SchedStat, error) { return read(ParseSchedStat, file(pid, "schedstat")) }
-
 // ReadSchedStats adds up the schedstat of all threads that a process has now.
 // Threads that ended take their time with them, so the sum can shrink.
 func ReadSchedStats(pid int) (SchedStat, error) {
@@ -119,13 +116,6 @@ func ReadPressure(path string) (Pressure, error) { return read(ParsePressure, pa
 func StartTime(pid int) (uint64, error) {
 	s, err := ReadStat(pid)
 	return s.Start, err
-}
-
-// NSPID returns a process's pid in each PID namespace that it is in, from ours
-// to its innermost.
-func NSPID(pid int) ([]int, error) {
-	s, err := ReadStatus(pid)
-	return s.NSPID, err
 }
 
 // Children returns the pids of a process's children, ascending.

@@ -6,27 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"brownout/internal/needs"
-	"brownout/internal/sys/link"
-	"brownout/internal/sys/netns"
+	"brownout/internal/sys/netns/netnstest"
 )
 
 func TestDatagramsArriveInOrderWithTheKernelsTime(t *testing.T) {
-	needs.Host(t, needs.Root)
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
-	c, err := link.At(ns)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	const loopback = 1
-	if err := c.Up(loopback); err != nil {
-		t.Fatal(err)
-	}
+	ns := netnstest.Loopback(t)
 	home := netip.MustParseAddr("127.0.0.1")
 	a, err := Open(ns, home, 1<<20)
 	if err != nil {

@@ -1,0 +1,155 @@
+package kvserver
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"brownout/kvserver/kvload"
+	"brownout/kvserver/stages"
+)
+
+// TestARequestsStagesAreNoted follows one write and one read by the notes of
+// all nodes: every stage is there, in its order.
+func TestARequestsStagesAreNoted(t *testing.T) {
+	dir := t.TempDir()
+	file := func(id string) string { return filepath.Join(dir, id, "stages.bin") }
+	k := startCluster(t, 3, func(c *Config) { c.Stages = file(c.ID) }, nil)
+	lead := k.leader()
+	c := k.dial(lead)
+	for i := range 20 {
+		c.must("OK", "SET", fmt.Sprint("k", i), fmt.Sprint("v", i))
+	}
+	c.must(`"v19"`, "GET", "k19")
+	for i := range k.nodes {
+		k.stop(i)
+	}
+	notes := map[string][]stages.Record{}
+	for _, conf := range k.conf {
+		f, err := os.Open(file(conf.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = stages.Read(f, func(h *stages.Header, r *stages.Record) {
+			if h.Node != conf.ID || len(h.Members) != 3 {
+				t.Errorf("header %+v", h)
+			}
+			notes[conf.ID] = append(notes[conf.ID], *r)
+		})
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	leader := k.conf[lead].ID
+	one := func(node, what string, is func(*stages.Record) bool) stages.Record {
+		t.Helper()
+		for i := range notes[node] {
+			if r := &notes[node][i]; is(r) {
+				return *r
+			}
+		}
+		t.Fatalf("%s noted no %s", node, what)
+		return stages.Record{}
+	}
+	rising := func(what string, times ...int64) {
+		t.Helper()
+		for i, at := range times {
+			if at == 0 || i > 0 && at < times[i-1] {
+				t.Errorf("%s: stages at %v", what, times)
+				return
+			}
+		}
+	}
+	put := one(leader, "write", func(r *stages.Record) bool { return r.Kind == stages.Request && r.A == stages.Hash("k19", "v19") })
+	index := put.B
+	holds := func(kind stages.Kind) func(*stages.Record) bool {
+		return func(r *stages.Record) bool { return r.Kind == kind && r.A <= index && index <= r.B }
+	}
+	rising("write", put.T[stages.Received], put.T[stages.Parsed], put.T[stages.Queued], put.T[stages.Proposed], put.T[stages.Answered], put.T[stages.Encoding], put.T[stages.Sent])
+	own := one(leader, "store", holds(stages.Store))
+	rising("leader's log", append([]int64{put.T[stages.Proposed]}, own.T[:stages.StoreDone+1]...)...)
+	applied := one(leader, "apply", holds(stages.Apply))
+	rising("apply", own.T[stages.StoreDone], applied.T[stages.ApplyBegun], applied.T[stages.ApplyLocked], applied.T[stages.ApplyDone], put.T[stages.Answered])
+	acked := 0
+	for i, conf := range k.conf {
+		if conf.ID == leader {
+			continue
+		}
+		got := one(conf.ID, "receive", holds(stages.Receive))
+		kept := one(conf.ID, "store", holds(stages.Store))
+		rising(conf.ID+"'s part", got.T[stages.ReceiveBegun], got.T[stages.ReceiveDecoded], kept.T[stages.StoreBegun], kept.T[stages.StoreCoded], kept.T[stages.StoreWritten], kept.T[stages.StoreSynced], kept.T[stages.StoreDone], got.T[stages.ReceiveAnswered])
+		if int(got.Peer) != lead {
+			t.Errorf("%s had it from member %d, want %d", conf.ID, got.Peer, lead)
+		}
+		sent := one(leader, "send to "+conf.ID, func(r *stages.Record) bool {
+			return holds(stages.Send)(r) && int(r.Peer) == i && r.T[stages.SendAcked] != 0
+		})
+		rising("there and back", sent.T[stages.SendBegun], got.T[stages.ReceiveBegun], kept.T[stages.StoreDone], sent.T[stages.SendAcked])
+		if sent.T[stages.SendAcked] <= applied.T[stages.ApplyBegun] {
+			acked++
+		}
+	}
+	if acked == 0 {
+		t.Error("applied before any follower had answered")
+	}
+	get := one(leader, "read", func(r *stages.Record) bool { return r.Kind == stages.Request && r.A == stages.Hash("k19", "") })
+	rising("read", get.T[:stages.Sent+1]...)
+	if get.B != 0 {
+		t.Errorf("a read has entry %d", get.B)
+	}
+}
+
+// BenchmarkNotes compares writes of nodes that note stages with those of nodes that
+// do not, turn by turn in one run, and reports what notes cost.
+func BenchmarkNotes(b *testing.B) {
+	value := strings.Repeat("v", benchValue)
+	put := func(b []byte, i int64) []byte { return kvload.Append(b, "SET", benchKey(i), value) }
+	dir := b.TempDir()
+	plain := startProcesses(b, 3, nil)
+	noted := startProcesses(b, 3, func(c *Config) { c.Stages = filepath.Join(dir, c.ID) })
+	turn := func(k *testCluster) time.Duration {
+		before := k.cpuTimes()
+		if _, err := kvload.Run(kvload.Spec{Conns: k.lines(b, benchConns), Clients: 100, Count: 20_000, Command: put, Want: "+OK"}); err != nil {
+			b.Fatal(err)
+		}
+		var used time.Duration
+		for i, after := range k.cpuTimes() {
+			used += after - before[i]
+		}
+		return used
+	}
+	turn(plain)
+	turn(noted)
+	var off, on time.Duration
+	began := map[bool]time.Duration{}
+	for b.Loop() {
+		for _, with := range []bool{false, true, true, false} { // a drift of the host hits both alike
+			start := time.Now()
+			if with {
+				on += turn(noted)
+			} else {
+				off += turn(plain)
+			}
+			began[with] += time.Since(start)
+		}
+	}
+	b.ReportMetric(100*(float64(on)/float64(off)-1), "cpu-%")
+	b.ReportMetric(100*(float64(began[true])/float64(began[false])-1), "time-%")
+	b.ReportMetric(0, "ns/op")
+}
+
+// lines opens connections to the leader, closed with the benchmark.
+func (k *testCluster) lines(b *testing.B, n int) []net.Conn {
+	addr := k.conf[k.procLeader()].Client
+	lines, err := kvload.Dial(n, func() (net.Conn, error) { return net.Dial("tcp", addr) })
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { kvload.Close(lines) })
+	return lines
+}
