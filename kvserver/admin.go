@@ -42,28 +42,29 @@ type Status struct {
 }
 
 func (s *server) status() Status {
-	_, leader := s.raft.LeaderWithID()
+	g := s.groups[0]
+	_, leader := g.raft.LeaderWithID()
 	st := Status{
-		ID: s.c.ID, Role: strings.ToLower(s.raft.State().String()), Term: s.raft.CurrentTerm(), Leader: string(leader),
-		Commit: s.raft.CommitIndex(), Applied: s.raft.AppliedIndex(), LastIndex: s.raft.LastIndex(),
+		ID: s.c.ID, Role: strings.ToLower(g.raft.State().String()), Term: g.raft.CurrentTerm(), Leader: string(leader),
+		Commit: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(), LastIndex: g.raft.LastIndex(),
 		Log: s.c.Log, Reads: s.c.Reads, Peers: s.c.Peers,
 		UptimeNS: time.Since(s.started).Nanoseconds(), Go: runtime.Version(),
 	}
-	st.Snapshot, _ = strconv.ParseUint(s.raft.Stats()["last_snapshot_index"], 10, 64)
+	st.Snapshot, _ = strconv.ParseUint(g.raft.Stats()["last_snapshot_index"], 10, 64)
 	for _, p := range s.c.Peers {
 		if p.ID == st.Leader {
 			st.LeaderClient = p.Client
 		}
 	}
-	if term, ok := s.reads.leads(); ok {
-		st.Readable = s.reads.readyFor(term)
+	if term, ok := g.reads.leads(); ok {
+		st.Readable = g.reads.readyFor(term)
 	}
-	s.fsm.mu.RLock()
-	st.Keys = s.fsm.keys
-	s.fsm.mu.RUnlock()
-	s.changes.Lock()
-	st.Won, st.Lost = s.changes.won, s.changes.lost
-	s.changes.Unlock()
+	g.fsm.mu.RLock()
+	st.Keys = g.fsm.keys
+	g.fsm.mu.RUnlock()
+	g.changes.Lock()
+	st.Won, st.Lost = g.changes.won, g.changes.lost
+	g.changes.Unlock()
 	return st
 }
 
@@ -104,7 +105,7 @@ func (s *server) adminMux(ctx context.Context) *http.ServeMux {
 		"GET /status":         func(context.Context, json.RawMessage) (any, error) { return s.status(), nil },
 		"GET /metrics":        func(context.Context, json.RawMessage) (any, error) { return s.metrics(), nil },
 		"GET /statehash":      s.stateHash,
-		"POST /kick":          func(context.Context, json.RawMessage) (any, error) { return done, s.kick() },
+		"POST /kick":          func(context.Context, json.RawMessage) (any, error) { return done, s.groups[0].kick() },
 		"POST /transfer":      s.transfer,
 		"POST /stepdown":      func(ctx context.Context, _ json.RawMessage) (any, error) { return s.transfer(ctx, nil) },
 		"POST /snapshot":      s.snapshot,
@@ -174,7 +175,7 @@ func adminReply(w http.ResponseWriter, out any, err error) {
 }
 
 func (s *server) stateHash(context.Context, json.RawMessage) (any, error) {
-	v := s.fsm.view()
+	v := s.groups[0].fsm.view()
 	defer v.release()
 	sum := v.hash()
 	return struct {
@@ -193,18 +194,18 @@ func (s *server) transfer(ctx context.Context, in json.RawMessage) (any, error) 
 		}
 	}
 	if req.To == "" {
-		return done, await(ctx, s.raft.LeadershipTransfer())
+		return done, await(ctx, s.groups[0].raft.LeadershipTransfer())
 	}
 	for _, p := range s.c.Peers {
 		if p.ID == req.To {
-			return done, await(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(p.ID), raft.ServerAddress(p.Raft)))
+			return done, await(ctx, s.groups[0].raft.LeadershipTransferToServer(raft.ServerID(p.ID), raft.ServerAddress(p.Raft)))
 		}
 	}
 	return nil, fmt.Errorf("%w: no peer is called %q", errBadRequest, req.To)
 }
 
 func (s *server) snapshot(ctx context.Context, _ json.RawMessage) (any, error) {
-	err := await(ctx, s.raft.Snapshot())
+	err := await(ctx, s.groups[0].raft.Snapshot())
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		err = nil
 	}

@@ -236,8 +236,8 @@ func plantInLog(c Config, store raft.LogStore) raft.LogStore {
 }
 
 // elected makes a leader hang that is not the first, until ctx ends.
-func (s *server) elected(ctx context.Context) {
-	if b, ok := s.store.meter.LogStore.(*buggyLog); ok && s.c.Bug == bugHang && s.raft.LastIndex() > 20 {
+func (g *group) elected(ctx context.Context) {
+	if b, ok := g.store.meter.LogStore.(*buggyLog); ok && g.c.Bug == bugHang && g.raft.LastIndex() > 20 {
 		b.hung.Store(ctx.Done())
 	}
 }

@@ -19,9 +19,7 @@ import (
 type front struct {
 	c      Config
 	table  table
-	fsm    *fsm
-	writes *proposer
-	reads  *confirmer
+	groups []*group
 	info   func() string
 	clock  *wallClock
 	notes  *stages.Recorder
@@ -123,6 +121,7 @@ type client struct {
 // A run is a part of a pipeline that is done together.
 type run struct {
 	class class
+	group *group // of its reads or writes
 	plan  []step
 	call  *call
 	bytes int // of the arguments
@@ -201,13 +200,13 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 	}
 	cl.drain(0, 0)
 	r := &cl.own
-	r.class, r.plan, r.received, r.parsed = class, plan[:n], cl.received, cl.parsed
+	r.class, r.group, r.plan, r.received, r.parsed = class, f.groups[0], plan[:n], cl.received, cl.parsed
 	r.call.fill(r.plan)
 	r.call.at = passage{queued: f.notes.Now()}
 	if class == classRead && !local {
 		f.pending.Add(1)
 		defer f.pending.Add(-1)
-		if now, refused := f.reads.confirm(r.call); refused != "" {
+		if now, refused := r.group.reads.confirm(r.call); refused != "" {
 			r.call.res[0] = failure(refused)
 		} else if !now {
 			<-r.call.notify
@@ -223,14 +222,14 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 // start proposes a run of writes. The writer will answer it.
 func (f *front) start(cl *client, plan []step) {
 	r := cl.next()
-	r.class, r.plan, r.bytes = classWrite, append(r.plan[:0], plan...), 0
+	r.class, r.group, r.plan, r.bytes = classWrite, f.groups[0], append(r.plan[:0], plan...), 0
 	r.received, r.parsed = cl.received, cl.parsed
 	for i := range plan {
 		r.bytes += plan[i].bytes
 	}
 	cl.in.pin()
 	r.call.fill(r.plan)
-	if refused := f.writes.submit(r.call); refused != "" {
+	if refused := r.group.writes.submit(r.call); refused != "" {
 		r.call.fail(refused)
 	}
 	f.pending.Add(1)
@@ -323,9 +322,9 @@ func (f *front) answer(cl *client, r *run) {
 		c.fail(c.res[0].s)
 	default:
 		c.at.locking = f.notes.Now()
-		c.at.locked = f.fsm.read(c.ops, c.res)
+		c.at.locked = r.group.fsm.read(c.ops, c.res)
 		if f.c.Bug == bugDirtyRead {
-			f.writes.readDirty(c.ops, c.res)
+			r.group.writes.readDirty(c.ops, c.res)
 		}
 		c.at.answered = f.notes.Now()
 	}
@@ -468,10 +467,12 @@ func nudge(c chan struct{}) {
 	}
 }
 
-// role is this node's in Redis' words.
+// role is this node's in Redis' words: it is a master if it leads any group.
 func (f *front) role() string {
-	if _, leader := f.reads.leads(); leader {
-		return "master"
+	for _, g := range f.groups {
+		if _, leader := g.reads.leads(); leader {
+			return "master"
+		}
 	}
 	return "slave"
 }

@@ -141,7 +141,7 @@ func TestReadIsNotServedByAnOldHeartbeat(t *testing.T) {
 	// Then the others elect a new leader, which acknowledges a write.
 	g.isolate(oldID)
 	heir := (old + 1) % 3
-	if err := k.nodes[heir].s.kick(); err != nil {
+	if err := k.nodes[heir].s.groups[0].kick(); err != nil {
 		t.Fatal(err)
 	}
 	if got := k.leader(old); got != heir {
@@ -156,9 +156,9 @@ func TestReadIsNotServedByAnOldHeartbeat(t *testing.T) {
 	late := make(chan string, 1)
 	lateClient := k.dial(old)
 	go func() { late <- lateClient.do("GET", "k") }()
-	naive := k.nodes[old].s.raft.VerifyLeader()
+	naive := k.nodes[old].s.groups[0].raft.VerifyLeader()
 	eventually(t, "waiting read", func() bool {
-		f := k.nodes[old].s.reads
+		f := k.nodes[old].s.groups[0].reads
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.waiting) == 2
@@ -230,7 +230,7 @@ func TestExpiredWrites(t *testing.T) {
 	c1, c2 := k.dial(lead), k.dial(lead)
 	go func() { first <- c1.do("SET", "a", "1") }()
 	eventually(t, "entry in flight", func() bool {
-		p := k.nodes[lead].s.writes
+		p := k.nodes[lead].s.groups[0].writes
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return len(p.inflight) == 1

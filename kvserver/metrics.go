@@ -65,18 +65,19 @@ type RuntimeH struct {
 
 func (s *server) metrics() Metrics {
 	now := time.Now()
-	ahead, asked := s.trans.aheads()
-	s.writes.mu.Lock()
-	queued := len(s.writes.queue)
-	s.writes.mu.Unlock()
+	g := s.groups[0]
+	ahead, asked := g.trans.aheads()
+	g.writes.mu.Lock()
+	queued := len(g.writes.queue)
+	g.writes.mu.Unlock()
 	return Metrics{
 		AtNS: now.UnixNano(), UptimeNS: now.Sub(s.started).Nanoseconds(),
 		Clients: s.front.clients.Load(), Commands: s.front.commands.Load(), Failures: s.front.failures.Load(),
-		Entries: s.writes.entries.Load(), EntryCommands: s.writes.commands.Load(), Queued: queued, Commit: s.writes.commit.summary(),
-		Store: s.store.meter.store.summary(), StoreEntries: s.store.meter.entries.Load(), StoreBytes: s.store.meter.bytes.Load(),
-		ReadsConfirmed: s.reads.confirmed.Load(), ReadRounds: s.reads.rounds.Load(), ReadWait: s.reads.wait.summary(),
-		PeerRPCs: s.trans.rpcs.Load(), PeerFailed: s.trans.failed.Load(), PeerRTT: s.trans.rtt.summary(), SentAhead: ahead, AheadAsked: asked,
-		Raft: s.raft.Stats(), Runtime: runtimeMetrics(),
+		Entries: g.writes.entries.Load(), EntryCommands: g.writes.commands.Load(), Queued: queued, Commit: g.writes.commit.summary(),
+		Store: g.store.meter.store.summary(), StoreEntries: g.store.meter.entries.Load(), StoreBytes: g.store.meter.bytes.Load(),
+		ReadsConfirmed: g.reads.confirmed.Load(), ReadRounds: g.reads.rounds.Load(), ReadWait: g.reads.wait.summary(),
+		PeerRPCs: g.trans.rpcs.Load(), PeerFailed: g.trans.failed.Load(), PeerRTT: g.trans.rtt.summary(), SentAhead: ahead, AheadAsked: asked,
+		Raft: g.raft.Stats(), Runtime: runtimeMetrics(),
 	}
 }
 

@@ -128,7 +128,7 @@ func TestLaggingFollowerGetsASnapshot(t *testing.T) {
 
 			k.start(behind, nil)
 			eventually(t, "equal state", func() bool {
-				a, b := k.nodes[lead].s.fsm.view(), k.nodes[behind].s.fsm.view()
+				a, b := k.nodes[lead].s.groups[0].fsm.view(), k.nodes[behind].s.groups[0].fsm.view()
 				defer a.release()
 				defer b.release()
 				return a.applied == b.applied && a.hash() == b.hash()

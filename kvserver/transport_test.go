@@ -368,7 +368,7 @@ func (h *heldStore) StoreLogs(logs []*raft.Log) error {
 
 // hold makes a running node's writes wait. The release may make them fail.
 func hold(s *server, err error) (h *heldStore, release func()) {
-	h = s.store.meter.LogStore.(*heldStore)
+	h = s.groups[0].store.meter.LogStore.(*heldStore)
 	gate := make(chan struct{})
 	h.mu.Lock()
 	h.gate, h.err = gate, err
@@ -388,7 +388,7 @@ func TestLeaderWriteIsParallel(t *testing.T) {
 	k := startClusterOn(t, 3, steady, nil, underHeld)
 	lead := k.leader()
 	c := k.dial(lead)
-	l := k.nodes[lead].s.trans.link.(*tcpLink)
+	l := k.nodes[lead].s.groups[0].trans.link.(*tcpLink)
 	eventually(t, "write sent ahead to both followers", func() bool {
 		before := l.early.Load()
 		c.must("OK", "SET", "k", "1")
@@ -397,19 +397,19 @@ func TestLeaderWriteIsParallel(t *testing.T) {
 
 	h, release := hold(k.nodes[lead].s, nil)
 	defer release()
-	last := k.nodes[lead].s.raft.LastIndex()
+	last := k.nodes[lead].s.groups[0].raft.LastIndex()
 	done := make(chan string, 1)
 	go func() { done <- c.do("SET", "k", "3") }()
 	eventually(t, "held write", func() bool { return h.held.Load() == 1 })
 	eventually(t, "entry in the followers' logs", func() bool {
 		for i, n := range k.nodes {
-			if i != lead && n.s.raft.LastIndex() <= last {
+			if i != lead && n.s.groups[0].raft.LastIndex() <= last {
 				return false
 			}
 		}
 		return true
 	})
-	if got := k.nodes[lead].s.raft.LastIndex(); got != last {
+	if got := k.nodes[lead].s.groups[0].raft.LastIndex(); got != last {
 		t.Errorf("leader's last index is %d, want %d as long as its disk has not answered", got, last)
 	}
 	select {
@@ -453,7 +453,7 @@ func TestLeaderWriteFails(t *testing.T) {
 	eventually(t, "equal state", func() bool {
 		var all []string
 		for _, n := range k.nodes {
-			v := n.s.fsm.view()
+			v := n.s.groups[0].fsm.view()
 			all = append(all, fmt.Sprintf("%d %x", v.applied, v.hash()))
 			v.release()
 		}
