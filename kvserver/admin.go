@@ -36,6 +36,8 @@ type Status struct {
 	Lost         int    `json:"lost"` // and ceased to be
 	Log          string `json:"log"`
 	Reads        string `json:"reads"`
+	Lock         string `json:"lock"`
+	LockShards   int    `json:"lock_shards,omitempty"` // of mode sharded
 	Peers        []Peer `json:"peers"`
 	UptimeNS     int64  `json:"uptime_ns"`
 	Go           string `json:"go"`
@@ -47,7 +49,7 @@ func (s *server) status() Status {
 	st := Status{
 		ID: s.c.ID, Role: strings.ToLower(g.raft.State().String()), Term: g.raft.CurrentTerm(), Leader: string(leader),
 		Commit: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(), LastIndex: g.raft.LastIndex(),
-		Log: s.c.Log, Reads: s.c.Reads, Peers: s.c.Peers,
+		Log: s.c.Log, Reads: s.c.Reads, Lock: s.c.Lock, LockShards: s.c.LockShards, Peers: s.c.Peers,
 		UptimeNS: time.Since(s.started).Nanoseconds(), Go: runtime.Version(),
 	}
 	st.Snapshot, _ = strconv.ParseUint(g.raft.Stats()["last_snapshot_index"], 10, 64)
@@ -59,9 +61,7 @@ func (s *server) status() Status {
 	if term, ok := g.reads.leads(); ok {
 		st.Readable = g.reads.readyFor(term)
 	}
-	g.fsm.mu.RLock()
-	st.Keys = g.fsm.keys
-	g.fsm.mu.RUnlock()
+	st.Keys = g.fsm.keys.reader().size()
 	g.changes.Lock()
 	st.Won, st.Lost = g.changes.won, g.changes.lost
 	g.changes.Unlock()

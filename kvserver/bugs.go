@@ -157,15 +157,15 @@ func (f *fsm) buggy(o *op) (r result, forget bool) {
 	b.done++
 	switch b.bug {
 	case bugLostAppend:
-		if o.kind == opAppend && f.shard[f.home(o.args[0])].views > 0 {
-			old, _ := f.get(o.args[0])
+		if o.kind == opAppend && f.open > 0 {
+			old, _ := f.keys.get(o.args[0])
 			return number(len(old) + len(o.args[1])), true
 		}
 	case bugResurrection:
 		f.resurrect(o)
 	case bugShortSnapshot:
 		if !o.kind.isRead() && len(o.args) > 0 {
-			v, there := f.get(o.args[0])
+			v, there := f.keys.get(o.args[0])
 			b.recent = append(b.recent, before{string(o.args[0]), v, there})
 			b.recent = b.recent[max(0, len(b.recent)-shortBy):]
 		}
@@ -179,15 +179,15 @@ func (f *fsm) resurrect(o *op) {
 	b := &f.bugs
 	tombstone := func(v string) bool { return strings.HasPrefix(v, "x") }
 	if o.kind == opDel || o.kind == opSet && tombstone(string(o.args[1])) {
-		if v, there := f.get(o.args[0]); there && !tombstone(v) {
+		if v, there := f.keys.get(o.args[0]); there && !tombstone(v) {
 			b.deleted = append(b.deleted, deletion{string(o.args[0]), v, b.done})
 		}
 	}
 	for len(b.deleted) > 0 && b.deleted[0].done+resurrectAfter < b.done {
 		d := b.deleted[0]
 		b.deleted = b.deleted[1:]
-		if v, there := f.get([]byte(d.key)); !there || tombstone(v) {
-			f.set([]byte(d.key), d.value)
+		if v, there := f.keys.get([]byte(d.key)); !there || tombstone(v) {
+			f.keys.set([]byte(d.key), d.value)
 		}
 	}
 }
@@ -197,22 +197,20 @@ func (f *fsm) shorten(v *view) *view {
 	if f.bugs.bug != bugShortSnapshot {
 		return v
 	}
-	fresh := &fsm{seed: f.seed}
-	fresh.clear()
-	for _, s := range v.shard {
-		for k, val := range s.m {
-			fresh.set([]byte(k), val)
-		}
+	fresh := f.empty()
+	for k, val := range v.keys.all() {
+		fresh.keys.set([]byte(k), val)
 	}
 	for _, b := range slices.Backward(f.bugs.recent) {
 		if b.there {
-			fresh.set([]byte(b.key), b.value)
+			fresh.keys.set([]byte(b.key), b.value)
 		} else {
-			fresh.del([]byte(b.key))
+			fresh.keys.del([]byte(b.key))
 		}
 	}
 	v.release()
-	return &view{shard: fresh.shard, keys: fresh.keys, sessions: v.sessions, applied: v.applied, release: func() {}}
+	fresh.keys.publish()
+	return &view{keys: fresh.keys.freeze(), sessions: v.sessions, applied: v.applied, release: func() {}}
 }
 
 // A buggyLog is a log that answers before it stores, or does not store at all.

@@ -31,19 +31,19 @@ func FuzzEntry(f *testing.F) {
 			t.Fatalf("round trip (-first +second):\n%s", diff)
 		}
 		// Whatever decodes can be applied.
-		newFSM().ApplyBatch([]*raft.Log{{Index: 1, Data: b}})
+		newFSM(Config{}).ApplyBatch([]*raft.Log{{Index: 1, Data: b}})
 	})
 }
 
 func FuzzSnapshot(f *testing.F) {
-	f.Add(snapshotOf(f, newFSM()))
+	f.Add(snapshotOf(f, newFSM(Config{})))
 	f.Add(snapshotOf(f, filledFSM(20)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		a := newFSM()
+		a := newFSM(Config{})
 		if err := a.Restore(io.NopCloser(bytes.NewReader(b))); err != nil {
 			return
 		}
-		c := newFSM()
+		c := newFSM(Config{})
 		if err := c.Restore(io.NopCloser(bytes.NewReader(snapshotOf(t, a)))); err != nil {
 			t.Fatalf("what was restored does not restore again: %v", err)
 		}
@@ -54,7 +54,7 @@ func FuzzSnapshot(f *testing.F) {
 }
 
 func filledFSM(n int) *fsm {
-	f := newFSM()
+	f := newFSM(Config{})
 	f.sessions.open("s")
 	for i := range n {
 		key := fmt.Append(nil, "k", i)
@@ -82,7 +82,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 	if err := g.Restore(io.NopCloser(bytes.NewReader(b))); err != nil {
 		t.Fatal(err)
 	}
-	if f.view().hash() != g.view().hash() || g.applied != 300 || g.keys != 300 {
+	if f.view().hash() != g.view().hash() || g.applied != 300 || g.keys.size() != 300 {
 		t.Errorf("restored state differs: applied %d, %d keys", g.applied, g.keys)
 	}
 }
@@ -101,7 +101,7 @@ func TestDamagedSnapshotChangesNothing(t *testing.T) {
 			t.Fatalf("a snapshot of %d bytes of %d was restored", i, len(b))
 		}
 	}
-	if f.view().hash() != want || f.keys != 3 {
+	if f.view().hash() != want || f.keys.size() != 3 {
 		t.Error("a refused snapshot changed the state")
 	}
 }
@@ -117,15 +117,15 @@ func TestViewIsNotDisturbed(t *testing.T) {
 		t.Error("writes changed a view taken before them")
 	}
 	v.release()
-	for i, s := range v.shard {
-		if s.views != 0 || f.shard[i].views != 0 {
-			t.Fatalf("shard %d is still held", i)
+	for i, p := range v.keys.(*frozenParts).part {
+		if p.views != 0 || f.keys.(*partedMap).part[i].views != 0 {
+			t.Fatalf("part %d is still held", i)
 		}
 	}
 }
 
 func TestOldestSessionIsForgotten(t *testing.T) {
-	f := newFSM()
+	f := newFSM(Config{})
 	open := func(i int) { f.apply(&op{kind: opSession, args: [][]byte{fmt.Append(nil, i)}}) }
 	for i := range maxSessions {
 		open(i)

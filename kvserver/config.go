@@ -26,7 +26,10 @@ type Config struct {
 
 	Log   string `json:"log,omitempty"`   // "wal" (default), "bolt", or "memory", which survives nothing
 	Reads string `json:"reads,omitempty"` // "readindex" (default), "lease", "local"
+	Lock  string `json:"lock,omitempty"`  // of the state: "rw" (default), "global", "sharded", "lockfree-read"
 	Kick  bool   `json:"kick,omitempty"`  // on its very first start, this node stands for election at once
+
+	LockShards int `json:"lock_shards,omitempty"` // locks of mode "sharded", over which keys are spread; default 16
 
 	LeaderWrite string `json:"leader_write,omitempty"` // a leader's own log is written in "parallel" (default) with its followers', or "first"
 
@@ -121,6 +124,10 @@ func sortedKeys[V any](m map[string]V) []string {
 func (c Config) withDefaults() (Config, error) {
 	c.Log = cmp.Or(c.Log, "wal")
 	c.Reads = cmp.Or(c.Reads, "readindex")
+	c.Lock = cmp.Or(c.Lock, lockRW)
+	if c.Lock == lockSharded {
+		c.LockShards = cmp.Or(c.LockShards, 16)
+	}
 	c.LeaderWrite = cmp.Or(c.LeaderWrite, "parallel")
 	c.Heartbeat = cmp.Or(c.Heartbeat, Duration(time.Second))
 	c.Election = cmp.Or(c.Election, c.Heartbeat)
@@ -169,6 +176,14 @@ func (c Config) check() error {
 	}
 	if !slices.Contains([]string{"readindex", "lease", "local"}, c.Reads) {
 		bad("reads: %q is none of readindex, lease, local", c.Reads)
+	}
+	switch {
+	case !slices.Contains(lockModes, c.Lock):
+		bad("lock: %q is none of %s", c.Lock, strings.Join(lockModes, ", "))
+	case c.Lock != lockSharded && c.LockShards != 0:
+		bad("lock_shards: lock is %s, and only %s has shards", c.Lock, lockSharded)
+	case c.Lock == lockSharded && (c.LockShards < 1 || c.LockShards > parts):
+		bad("lock_shards: %d is not in 1..%d", c.LockShards, parts)
 	}
 	if !slices.Contains([]string{"parallel", "first"}, c.LeaderWrite) {
 		bad("leader_write: %q is none of parallel, first", c.LeaderWrite)

@@ -85,3 +85,37 @@ func TestMainChecksItsConfiguration(t *testing.T) {
 		t.Errorf("without arguments: %v, want the usage", err)
 	}
 }
+
+func TestLockModesAreChecked(t *testing.T) {
+	for _, tt := range []struct {
+		lock   string
+		shards int
+		want   string // part of the error; "" for none
+	}{
+		{"", 0, ""},
+		{"global", 0, ""},
+		{"rw", 0, ""},
+		{"sharded", 0, ""},
+		{"sharded", 256, ""},
+		{"lockfree-read", 0, ""},
+		{"sharded", 257, "lock_shards: 257 is not in 1..256"},
+		{"sharded", -1, "lock_shards: -1 is not in 1..256"},
+		{"rw", 4, "only sharded has shards"},
+		{"spin", 0, `lock: "spin" is none of global, rw, sharded, lockfree-read`},
+	} {
+		c, err := ParseConfig([]byte(goodConfig))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Lock, c.LockShards = tt.lock, tt.shards
+		got, err := c.withDefaults()
+		switch {
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("lock %q of %d: %v, want %q", tt.lock, tt.shards, err, tt.want)
+		case tt.want == "" && err != nil:
+			t.Errorf("lock %q of %d: %v", tt.lock, tt.shards, err)
+		case tt.want == "" && (got.Lock == "" || (got.Lock == "sharded") != (got.LockShards > 0)):
+			t.Errorf("lock %q of %d became %q of %d", tt.lock, tt.shards, got.Lock, got.LockShards)
+		}
+	}
+}

@@ -43,6 +43,12 @@
 // the scheduler do, "lease" is linearizable only while clocks run at the same
 // rate and nobody is made leader by force, "local" may be arbitrarily stale.
 //
+// # Locks
+//
+// How the state is guarded between who applies and who reads is a choice, to see
+// what it costs (locks.go): "rw" (default), "global", "sharded" by key over
+// lock_shards locks, "lockfree-read". No choice changes what clients may see.
+//
 // # What it does not do
 //
 // No expiry, no types but strings, no membership changes: the set of nodes is

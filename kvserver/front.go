@@ -76,6 +76,7 @@ func (f *front) accept(wg *sync.WaitGroup, conn net.Conn) {
 		finished: make(chan struct{}, 1), room: make(chan struct{}, 1), over: make(chan struct{}),
 	}
 	cl.own.call = newCall(make(chan struct{}, 1))
+	cl.own.call.turns = uint(cl.id) // many short connections are like a long one
 	f.mu.Lock()
 	f.conns[cl] = struct{}{}
 	f.mu.Unlock()
@@ -322,7 +323,8 @@ func (f *front) answer(cl *client, r *run) {
 		c.fail(c.res[0].s)
 	default:
 		c.at.locking = f.notes.Now()
-		c.at.locked = r.group.fsm.read(c.ops, c.res)
+		c.at.locked = c.at.locking + r.group.fsm.read(c.ops, c.res, c.turns%sampled == 0)
+		c.turns++
 		if f.c.Bug == bugDirtyRead {
 			r.group.writes.readDirty(c.ops, c.res)
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
-	"maps"
 	"slices"
 	"sync"
 
@@ -42,25 +41,16 @@ func number(n int) result        { return result{code: resInt, n: int64(n)} }
 func bulk(s string) result       { return result{code: resBulk, s: s} }
 func failure(text string) result { return result{code: resFail, s: text} }
 
-// The map is cut into shards so that a snapshot need not copy it: a view holds
-// the shards as they are, and a write to a shard that is held copies this one first.
-const shards = 256
-
-type shard struct {
-	m     map[string]string
-	views int // views that hold this shard; guarded by fsm.mu
-}
-
 // An fsm is the replicated state. Raft calls Apply, ApplyBatch, Snapshot and
 // Restore from one goroutine; reads come from many.
 type fsm struct {
-	seed maphash.Seed
+	keys  keyspace
+	locks *locks // of keys, between who applies and who reads
 
-	mu       sync.RWMutex
-	shard    [shards]*shard
-	keys     int
+	mu       sync.Mutex // the state is being changed, or looked at as a whole
 	sessions sessions
 	applied  uint64 // index of the last entry that reached this machine
+	open     int    // views
 
 	ops   []op // scratch of Raft's goroutine
 	notes *stages.Recorder
@@ -69,17 +59,15 @@ type fsm struct {
 
 var _ raft.BatchingFSM = (*fsm)(nil)
 
-func newFSM() *fsm {
-	f := &fsm{seed: maphash.MakeSeed()}
-	f.clear()
-	return f
-}
-
-func (f *fsm) clear() {
-	for i := range f.shard {
-		f.shard[i] = &shard{m: map[string]string{}}
+// newFSM needs Lock and LockShards of a node's configuration.
+func newFSM(c Config) *fsm {
+	f := &fsm{locks: newLocks(c), sessions: newSessions()}
+	if seed := maphash.MakeSeed(); c.Lock == lockFree {
+		f.keys = newTrie(seed)
+	} else {
+		f.keys = newPartedMap(seed)
 	}
-	f.keys, f.sessions = 0, newSessions()
+	return f
 }
 
 // Apply implements [raft.FSM].
@@ -91,13 +79,14 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
 	begun := f.notes.Now()
-	f.mu.Lock()
+	t := f.locks.beginApply(&f.mu)
 	defer f.mu.Unlock()
-	locked := f.notes.Now()
 	defer func() {
+		f.keys.publish()
+		f.locks.end(&t)
 		f.notes.Note(&stages.Record{
 			Kind: stages.Apply, Peer: stages.NoPeer, A: logs[0].Index, B: logs[len(logs)-1].Index,
-			T: [9]int64{stages.ApplyBegun: begun, stages.ApplyLocked: locked, stages.ApplyDone: f.notes.Now()},
+			T: [9]int64{stages.ApplyBegun: begun, stages.ApplyLocked: begun + t.waited, stages.ApplyDone: f.notes.Now()},
 		})
 	}()
 	for i, l := range logs {
@@ -109,7 +98,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 			res := make([]result, len(ops))
 			for j := range ops {
 				k := f.bugs.place(j, len(ops))
-				res[k] = f.apply(&ops[k])
+				res[k] = f.turn(&t, &ops[k])
 			}
 			clear(ops) // do not hold the entry's bytes
 			f.ops, out[i] = ops, res
@@ -117,6 +106,42 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		f.applied = l.Index
 	}
 	return out
+}
+
+// turn applies a command of a turn.
+func (f *fsm) turn(t *turn, o *op) result {
+	if f.locks.mode != lockSharded {
+		r := f.apply(o)
+		f.keys.done()
+		return r
+	}
+	set := f.lockSet(o)
+	if f.bugs.bug != "" {
+		set = f.locks.all() // it may do anything
+	}
+	f.locks.lock(t, set)
+	defer f.locks.unlock(t, set)
+	r := f.apply(o)
+	f.keys.done()
+	return r
+}
+
+// lockSet returns the locks of a command's keys.
+func (f *fsm) lockSet(o *op) (set lockSet) {
+	step := 1
+	switch o.kind {
+	case opSession, opDBSize:
+		return set
+	case opDel, opMGet, opExists:
+	case opMSet:
+		step = 2
+	default:
+		step = len(o.args)
+	}
+	for i := 0; i < len(o.args); i += step {
+		set.add(f.keys.place(o.args[i]), len(f.locks.some))
+	}
+	return set
 }
 
 func (f *fsm) apply(o *op) result {
@@ -135,53 +160,55 @@ func (f *fsm) apply(o *op) result {
 func (f *fsm) do(o *op) result {
 	switch a := o.args; o.kind {
 	case opSet:
-		f.set(a[0], string(a[1]))
+		f.keys.set(a[0], string(a[1]))
 		return okResult
 	case opSetNX, opSetXX:
-		if _, there := f.get(a[0]); there != (o.kind == opSetXX) {
+		if _, there := f.keys.get(a[0]); there != (o.kind == opSetXX) {
 			return nilResult
 		}
-		f.set(a[0], string(a[1]))
+		f.keys.set(a[0], string(a[1]))
 		return okResult
 	case opDel:
 		n := 0
 		for _, k := range a {
-			n += f.del(k)
+			if f.keys.del(k) {
+				n++
+			}
 		}
 		return number(n)
 	case opAppend:
-		old, _ := f.get(a[0])
+		old, _ := f.keys.get(a[0])
 		if len(old)+len(a[1]) > maxValue {
 			return failure(fmt.Sprintf("ERR string exceeds maximum allowed size (%d bytes)", maxValue))
 		}
-		f.set(a[0], old+string(a[1]))
+		f.keys.set(a[0], old+string(a[1]))
 		return number(len(old) + len(a[1]))
 	case opCAS:
-		old, there := f.get(a[0])
+		old, there := f.keys.get(a[0])
 		switch {
 		case !there:
 			return result{code: resList, list: []result{number(0), nilResult}}
 		case old != string(a[1]) && f.bugs.bug != bugBlindCAS:
 			return result{code: resList, list: []result{number(0), bulk(old)}}
 		}
-		f.set(a[0], string(a[2]))
+		f.keys.set(a[0], string(a[2]))
 		return result{code: resList, list: []result{number(1), bulk(old)}}
 	case opMSet:
 		for i := 0; i < len(a); i += 2 {
-			f.set(a[i], string(a[i+1]))
+			f.keys.set(a[i], string(a[i+1]))
 		}
 		return okResult
 	case opSession:
 		return number(int(f.sessions.open(string(a[0]))))
 	}
-	return f.query(o)
+	return query(f.keys, o)
 }
 
-// query answers a read. The caller holds mu.
-func (f *fsm) query(o *op) result {
+// query answers a read from what the caller may look at.
+func query(from glance, o *op) result {
 	switch o.kind {
 	case opGet:
-		if v, there := f.get(o.args[0]); there {
+		if v, there := from.get(o.args[0]); there {
 			return bulk(v)
 		}
 		return nilResult
@@ -189,7 +216,7 @@ func (f *fsm) query(o *op) result {
 		list := make([]result, len(o.args))
 		for i, k := range o.args {
 			list[i] = nilResult
-			if v, there := f.get(k); there {
+			if v, there := from.get(k); there {
 				list[i] = bulk(v)
 			}
 		}
@@ -197,67 +224,44 @@ func (f *fsm) query(o *op) result {
 	case opExists:
 		n := 0
 		for _, k := range o.args {
-			if _, there := f.get(k); there {
+			if _, there := from.get(k); there {
 				n++
 			}
 		}
 		return number(n)
 	case opStrlen:
-		v, _ := f.get(o.args[0])
+		v, _ := from.get(o.args[0])
 		return number(len(v))
 	case opDBSize:
-		return number(f.keys)
+		return number(from.size())
 	}
 	panic(fmt.Sprintf("kvserver: command kind %d has no meaning", o.kind))
 }
 
-// read answers reads from the state as it is here and now, and says since when.
-func (f *fsm) read(ops []op, res []result) (locked int64) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	locked = f.notes.Now()
+// read answers reads from the state as it is here and now, and says how long it
+// had to wait for that, in ns. One in sampled should be timed.
+func (f *fsm) read(ops []op, res []result, timed bool) (waited int64) {
+	t := f.locks.beginRead(timed)
+	defer func() { f.locks.end(&t); waited = t.waited }()
+	from := f.keys.reader()
+	if f.locks.mode != lockSharded {
+		for i := range ops {
+			res[i] = query(from, &ops[i])
+		}
+		return
+	}
 	for i := range ops {
-		res[i] = f.query(&ops[i])
+		set := f.lockSet(&ops[i])
+		f.locks.lock(&t, set)
+		res[i] = query(from, &ops[i])
+		f.locks.unlock(&t, set)
 	}
-	return locked
-}
-
-func (f *fsm) home(key []byte) int { return int(maphash.Bytes(f.seed, key) % shards) }
-
-func (f *fsm) get(key []byte) (string, bool) {
-	v, there := f.shard[f.home(key)].m[string(key)]
-	return v, there
-}
-
-// own returns the shard of key, fit to be written to.
-func (f *fsm) own(key []byte) map[string]string {
-	i := f.home(key)
-	if f.shard[i].views > 0 {
-		f.shard[i] = &shard{m: maps.Clone(f.shard[i].m)}
-	}
-	return f.shard[i].m
-}
-
-func (f *fsm) set(key []byte, value string) {
-	m := f.own(key)
-	before := len(m)
-	m[string(key)] = value
-	f.keys += len(m) - before
-}
-
-func (f *fsm) del(key []byte) int {
-	if _, there := f.get(key); !there {
-		return 0
-	}
-	delete(f.own(key), string(key))
-	f.keys--
-	return 1
+	return
 }
 
 // A view is the state at one instant. It must be released.
 type view struct {
-	shard    [shards]*shard
-	keys     int
+	keys     frozen
 	sessions []session
 	applied  uint64
 	release  func()
@@ -266,16 +270,14 @@ type view struct {
 func (f *fsm) view() *view {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	v := &view{shard: f.shard, keys: f.keys, sessions: f.sessions.copy(), applied: f.applied}
-	for _, s := range v.shard {
-		s.views++
-	}
+	f.keys.publish()
+	v := &view{keys: f.keys.freeze(), sessions: f.sessions.copy(), applied: f.applied}
+	f.open++
 	v.release = sync.OnceFunc(func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		for _, s := range v.shard {
-			s.views--
-		}
+		v.keys.release()
+		f.open--
 	})
 	return v
 }
@@ -283,13 +285,11 @@ func (f *fsm) view() *view {
 // hash returns a digest of the state that is equal on replicas which applied the same entries.
 func (v *view) hash() (digest [sha256.Size]byte) {
 	h := sha256.New()
-	keys := make([]string, 0, v.keys)
-	values := make(map[string]string, v.keys)
-	for _, s := range v.shard {
-		for k, val := range s.m {
-			keys = append(keys, k)
-			values[k] = val
-		}
+	keys := make([]string, 0, v.keys.size())
+	values := make(map[string]string, v.keys.size())
+	for k, val := range v.keys.all() {
+		keys = append(keys, k)
+		values[k] = val
 	}
 	slices.Sort(keys)
 	var buf []byte
@@ -310,13 +310,22 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return f.shorten(f.view()),
 // Restore implements [raft.FSM]. On error the state is as it was.
 func (f *fsm) Restore(from io.ReadCloser) error {
 	defer from.Close()
-	fresh := &fsm{seed: f.seed}
-	fresh.clear()
+	fresh := f.empty()
 	if err := fresh.load(from); err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
-	f.mu.Lock()
+	t := f.locks.beginApply(&f.mu)
 	defer f.mu.Unlock()
-	f.shard, f.keys, f.sessions, f.applied = fresh.shard, fresh.keys, fresh.sessions, fresh.applied
+	defer f.locks.end(&t)
+	all := f.locks.all()
+	f.locks.lock(&t, all)
+	defer f.locks.unlock(&t, all)
+	f.keys.replace(fresh.keys)
+	f.sessions, f.applied = fresh.sessions, fresh.applied
 	return nil
+}
+
+// empty returns a state without anything in it, for this one to take over.
+func (f *fsm) empty() *fsm {
+	return &fsm{keys: f.keys.empty(), locks: f.locks, sessions: newSessions()}
 }

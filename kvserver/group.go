@@ -40,10 +40,10 @@ type group struct {
 func newGroup(s *server) *group {
 	g := &group{
 		c: s.c, log: s.log, clock: &s.clock, notes: s.notes,
-		fsm: newFSM(), leads: make(chan bool, 16), proposing: make(chan struct{}),
+		fsm: newFSM(s.c), leads: make(chan bool, 16), proposing: make(chan struct{}),
 	}
 	g.fsm.bugs = newFSMBugs(s.c)
-	g.fsm.notes = s.notes
+	g.fsm.notes, g.fsm.locks.meter = s.notes, &s.locks
 	return g
 }
 

@@ -13,17 +13,20 @@ type histogram struct {
 	bucket          [8 * 61]atomic.Int64
 }
 
-func (h *histogram) record(d time.Duration) {
+func (h *histogram) record(d time.Duration) { h.add(d, 1) }
+
+// add records d as often as n.
+func (h *histogram) add(d time.Duration, n int64) {
 	v := max(int64(d), 0)
-	h.count.Add(1)
-	h.sum.Add(v)
+	h.count.Add(n)
+	h.sum.Add(n * v)
 	for {
 		m := h.max.Load()
 		if v <= m || h.max.CompareAndSwap(m, v) {
 			break
 		}
 	}
-	h.bucket[bucketOf(uint64(v))].Add(1)
+	h.bucket[bucketOf(uint64(v))].Add(n)
 }
 
 func bucketOf(v uint64) int {
@@ -46,6 +49,7 @@ func bucketTop(i int) int64 {
 // A Latency summarizes durations; quantiles are exact within an eighth.
 type Latency struct {
 	Count  int64 `json:"count"`
+	SumNS  int64 `json:"sum_ns"`
 	MeanNS int64 `json:"mean_ns"`
 	P50NS  int64 `json:"p50_ns"`
 	P99NS  int64 `json:"p99_ns"`
@@ -72,5 +76,6 @@ func (h *histogram) summary() Latency {
 		}
 		return most
 	}
-	return Latency{Count: total, MeanNS: h.sum.Load() / total, P50NS: quantile(500), P99NS: quantile(990), MaxNS: most}
+	sum := h.sum.Load()
+	return Latency{Count: total, SumNS: sum, MeanNS: sum / total, P50NS: quantile(500), P99NS: quantile(990), MaxNS: most}
 }

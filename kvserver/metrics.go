@@ -37,8 +37,21 @@ type Metrics struct {
 	SentAhead  uint64  `json:"sent_ahead"`  // messages with entries sent before they were in the leader's own log
 	AheadAsked uint64  `json:"ahead_asked"` // of these, those whose answers were of use
 
+	Locks   Locks             `json:"locks"`
 	Raft    map[string]string `json:"raft"`
 	Runtime Runtime           `json:"runtime"`
+}
+
+// Locks says what a node's locks cost. A turn is a run of entries that is
+// applied, or of reads that are answered. Of reads, only some are timed, and
+// counted for all; in mode lockfree-read they take no lock.
+type Locks struct {
+	Mode      string  `json:"mode"`
+	Shards    int     `json:"shards,omitempty"`
+	ApplyWait Latency `json:"apply_wait"` // of a turn of applying, for locks
+	ApplyHold Latency `json:"apply_hold"` // the rest of it
+	ReadWait  Latency `json:"read_wait"`
+	ReadHold  Latency `json:"read_hold"`
 }
 
 // Runtime is what the Go runtime says of itself (runtime/metrics).
@@ -77,6 +90,10 @@ func (s *server) metrics() Metrics {
 		Store: g.store.meter.store.summary(), StoreEntries: g.store.meter.entries.Load(), StoreBytes: g.store.meter.bytes.Load(),
 		ReadsConfirmed: g.reads.confirmed.Load(), ReadRounds: g.reads.rounds.Load(), ReadWait: g.reads.wait.summary(),
 		PeerRPCs: g.trans.rpcs.Load(), PeerFailed: g.trans.failed.Load(), PeerRTT: g.trans.rtt.summary(), SentAhead: ahead, AheadAsked: asked,
+		Locks: Locks{
+			Mode: s.c.Lock, Shards: s.c.LockShards, ApplyWait: s.locks.applyWait.summary(), ApplyHold: s.locks.applyHold.summary(),
+			ReadWait: s.locks.readWait.summary(), ReadHold: s.locks.readHold.summary(),
+		},
 		Raft: g.raft.Stats(), Runtime: runtimeMetrics(),
 	}
 }

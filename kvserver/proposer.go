@@ -20,6 +20,7 @@ type call struct {
 
 	finished atomic.Bool   // every op has its result
 	notify   chan struct{} // gets a token then
+	turns    uint          // of reading
 
 	// Guarded by mu, which orders an answer that comes too late with the next use.
 	mu   sync.Mutex

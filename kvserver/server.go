@@ -80,6 +80,7 @@ type server struct {
 	front   *front
 	storm   gcStorm
 	clock   wallClock
+	locks   lockMeter
 }
 
 // Seams are what may be put between this node and the world.
@@ -159,7 +160,7 @@ func (s *server) listen() error {
 
 // run serves until ctx ends, then closes everything in order.
 func (s *server) run(ctx context.Context) error {
-	s.log.Info("serving", "clients", s.c.Client, "raft", s.c.Raft, "log", s.c.Log, "reads", s.c.Reads,
+	s.log.Info("serving", "clients", s.c.Client, "raft", s.c.Raft, "log", s.c.Log, "reads", s.c.Reads, "lock", s.c.Lock,
 		"after", time.Since(s.started).Round(time.Microsecond))
 	g, ctx := errgroup.WithContext(ctx)
 	// Clients are served a little longer than ctx, so that what they wait for still gets its answer.

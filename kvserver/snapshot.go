@@ -47,16 +47,14 @@ func (v *view) write(to io.Writer) error {
 	for _, s := range v.sessions {
 		b = appendSession(b, s)
 	}
-	b = binary.AppendUvarint(b, uint64(v.keys))
+	b = binary.AppendUvarint(b, uint64(v.keys.size()))
 	if _, err := w.Write(b); err != nil {
 		return err
 	}
-	for _, s := range v.shard {
-		for k, val := range s.m {
-			b = appendBytes(appendBytes(b[:0], k), val)
-			if _, err := w.Write(b); err != nil {
-				return err
-			}
+	for k, val := range v.keys.all() {
+		b = appendBytes(appendBytes(b[:0], k), val)
+		if _, err := w.Write(b); err != nil {
+			return err
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -98,7 +96,7 @@ func (f *fsm) load(from io.Reader) error {
 	}
 	for n := r.uvarint(); n > 0 && r.err == nil; n-- {
 		key := r.bytes(maxKey)
-		f.set(key, string(r.bytes(maxValue)))
+		f.keys.set(key, string(r.bytes(maxValue)))
 	}
 	want := r.sum.Sum32()
 	got := r.take(4)

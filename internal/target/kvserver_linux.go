@@ -153,6 +153,11 @@ func (t *KVServer) Metrics(ctx context.Context, admin string) (map[string]float6
 	} {
 		v[name+"_count"], v[name+"_p99_ns"], v[name+"_max_ns"] = float64(h.Count), float64(h.P99NS), float64(h.MaxNS)
 	}
+	for name, l := range map[string]kvserver.Latency{
+		"lock_apply_wait": m.Locks.ApplyWait, "lock_apply_hold": m.Locks.ApplyHold, "lock_read_wait": m.Locks.ReadWait, "lock_read_hold": m.Locks.ReadHold,
+	} {
+		v[name+"_count"], v[name+"_ns"], v[name+"_max_ns"] = float64(l.Count), float64(l.SumNS), float64(l.MaxNS)
+	}
 	for _, name := range []string{"commit_index", "applied_index", "last_log_index", "term", "fsm_pending", "last_contact"} {
 		if x, err := strconv.ParseFloat(m.Raft[name], 64); err == nil {
 			v["raft_"+name] = x
