@@ -22,6 +22,7 @@ type eventLog struct {
 	f       *os.File
 	clock   clock.Clock
 	started bool
+	sealed  bool
 	held    []run.Event // T is a raw clock reading
 	watch   func(run.Event)
 	err     error
@@ -52,7 +53,17 @@ func (l *eventLog) emit(e run.Event) {
 		e.T = int64(l.clock.Now())
 	}
 	l.watch(e)
-	l.write(e)
+	if !l.sealed {
+		l.write(e)
+	}
+}
+
+// seal ends the record: what happens from now on is only told to whoever watches.
+func (l *eventLog) seal() {
+	l.start(clock.At(clock.Raw())) // a run that never started still says why
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sealed = true
 }
 
 // start fixes the run's zero and writes what was held.
@@ -85,7 +96,7 @@ func (l *eventLog) write(e run.Event) {
 
 // close flushes to disk and returns the first error of the log's life.
 func (l *eventLog) close() error {
-	l.start(clock.At(clock.Raw())) // a run that never started still says why
+	l.seal()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.f.Sync(); err != nil && l.err == nil {

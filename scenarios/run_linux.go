@@ -34,9 +34,10 @@ type Options struct {
 	Exe    string // this binary
 	Argv   []string
 
-	Watch  bool                    // end the run with the first violation that is seen while it goes on
-	Event  func(run.Event)         // each event as it happens; may be nil
-	Status func(workload.Progress) // about twice a second; may be nil
+	Watch  bool                     // end the run with the first violation that is seen while it goes on
+	Keep   func(standing Info) bool // when all is recorded and the nodes still run: whether to hold them for people to look at; may be nil
+	Event  func(run.Event)          // each event as it happens; may be nil
+	Status func(workload.Progress)  // about twice a second; may be nil
 }
 
 // Bounds of the steps that wait.
@@ -61,6 +62,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	noted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(noted)
+		if s.ended {
+			return // the record is closed, and only the nodes were kept
+		}
 		s.events.emit(run.Event{Type: run.Interrupted, Text: context.Cause(ctx).Error()})
 	})
 	defer func() {
@@ -73,10 +77,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := s.setup(ctx); err != nil {
 		return err
 	}
-	if err := s.drive(ctx); err != nil {
+	// After a violation, too, it is worth knowing whether what was written is still there.
+	if err := s.drive(ctx); err != nil && !errors.Is(err, errViolated) {
 		return err
 	}
-	return s.settle(ctx)
+	if err := s.settle(ctx); err != nil || s.Keep == nil {
+		return err
+	}
+	return s.keep(ctx)
 }
 
 // A session is one run in progress.
@@ -92,6 +100,8 @@ type session struct {
 	clock    clock.Clock
 	rate     float64 // operations per second offered; 0 for a closed loop
 	max      float64 // calibrated; 0 if it was not
+	violated bool    // a violation ended it before its time
+	ended    bool    // the record is closed
 }
 
 func (s *session) path(name string) string { return filepath.Join(s.Dir, name) }
@@ -317,6 +327,7 @@ func (s *session) drive(ctx context.Context) error {
 	g.Go(func() error { return wrap("telemetry", s.sample(live)) })
 	g.Go(func() error { return wrap("watch roles", s.cluster.Watch(live)) })
 	g.Go(func() error { return wrap("phases", s.announce(live)) })
+	g.Go(func() error { return s.awaitViolation(live) })
 	err := g.Wait()
 	if cause := context.Cause(ctx); cause != nil {
 		err = errors.Join(cause, err)
@@ -347,11 +358,23 @@ func (s *session) runLoad(ctx context.Context) error {
 	}
 	rep, err := s.load.Run(ctx, s.spec())
 	s.events.emit(run.Event{Type: run.LoadEnded, Data: rep.Data()})
-	if err == nil && rep.Violation != "" {
-		s.events.emit(run.Event{Type: run.Violated, Text: rep.Violation, Data: map[string]any{"returned_ns": rep.ViolatedAt, "found_after_ns": rep.ViolationIn}})
-		err = errViolated
-	}
 	return err
+}
+
+// awaitViolation returns errViolated with the first violation that the load
+// generator tells of. It does not wait for what is still in flight: by the end
+// of the load, the faults are long to be healed.
+func (s *session) awaitViolation(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case v := <-s.load.Violated():
+		s.violated = true
+		s.events.emit(run.Event{Type: run.Violated, Text: v.Text, Data: map[string]any{
+			"op": v.Op, "returned_ns": v.Returned, "found_ns": v.Found,
+		}})
+		return errViolated
+	}
 }
 
 // settle runs after the last heal: wait until the nodes agree, read every key
@@ -481,7 +504,7 @@ func (s *session) checkBoxes(ctx context.Context) error {
 func (s *session) close(ctx context.Context, cause error, interrupted bool) error {
 	ctx = context.WithoutCancel(ctx)
 	failed := func(err error) {
-		if err != nil && !interrupted && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, errViolated) {
+		if err != nil && !interrupted && !errors.Is(err, errors.ErrUnsupported) {
 			s.events.emit(run.Event{Type: run.TestbedFailed, Text: err.Error()})
 		}
 	}
@@ -500,18 +523,33 @@ func (s *session) close(ctx context.Context, cause error, interrupted bool) erro
 	if s.load != nil {
 		failed(step("write history", s.load.Finish))
 	}
+	s.end(ctx, cause)
 	if s.cluster != nil {
-		s.reportWire(ctx)
 		_ = step("stop cluster", s.cluster.Down) // no fault of the run's; told by the caller, and in the journal
 	}
-	errs = append(errs, wrap("clean up", s.journal.Unwind()))
+	errs = append(errs, wrap("clean up", s.journal.Unwind()), s.events.close())
+	return errors.Join(errs...)
+}
+
+// end writes the last lines of the record, once. cause is why the run ended
+// early, or nil.
+func (s *session) end(ctx context.Context, cause error) {
+	if s.ended {
+		return
+	}
+	s.ended = true
+	if s.cluster != nil {
+		s.reportWire(ctx)
+	}
+	if s.violated {
+		cause = errors.Join(errViolated, cause)
+	}
 	e := run.Event{Type: run.RunEnded}
 	if cause != nil {
 		e.Text = cause.Error()
 	}
 	s.events.emit(e)
-	errs = append(errs, s.events.close())
-	return errors.Join(errs...)
+	s.events.seal()
 }
 
 // reportWire records how late the wire was with the packets it held, what it

@@ -179,14 +179,11 @@ func serve(ctx context.Context, dir, id string, wait time.Duration, ready *os.Fi
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, hostsFile), hostsOf(cl)); err != nil {
+	h := &holder{id: id, dir: dir, cluster: cl, nemesis: nemesis}
+	l, err := h.listen()
+	if err != nil {
 		return err
 	}
-	l, err := net.Listen("unix", socketPrefix+id)
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	h := &holder{id: id, dir: dir, cluster: cl, nemesis: nemesis}
 	if err := json.NewEncoder(ready).Encode(reply{ID: id}); err != nil {
 		l.Close()
 		return err
@@ -226,6 +223,19 @@ type holder struct {
 	stop    context.CancelFunc
 }
 
+// listen lets other commands find the cluster. They wait until hold answers.
+func (h *holder) listen() (net.Listener, error) {
+	if err := writeFile(filepath.Join(h.dir, hostsFile), hostsOf(h.cluster)); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", socketPrefix+h.id)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return l, nil
+}
+
+// hold returns when ctx ends or somebody takes the cluster down.
 func (h *holder) hold(ctx context.Context, l net.Listener) error {
 	ctx, h.stop = context.WithCancel(ctx)
 	defer h.stop()

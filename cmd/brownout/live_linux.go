@@ -31,18 +31,22 @@ func needRoot(what string) error {
 	return &faults.Unsupported{What: what, Why: "not running as root; namespaces, cgroups and links need it", Cure: "sudo brownout ..."}
 }
 
-func liveRun(ctx context.Context, l loaded, dir, id string, live *progress) error {
+func liveRun(ctx context.Context, l loaded, k *keeper) error {
 	if err := needRoot("run"); err != nil {
 		return err
 	}
-	return scenarios.Run(ctx, scenarios.Options{
-		Plan: l.plan, Source: l.source, Dir: dir, ID: id, Short: shortID(id), Exe: self, Argv: os.Args,
-		Event: live.event, Watch: l.watch,
+	o := scenarios.Options{
+		Plan: l.plan, Source: l.source, Dir: k.dir, ID: k.id, Short: shortID(k.id), Exe: self, Argv: os.Args,
+		Event: k.live.event, Watch: l.watch,
 		Status: func(p workload.Progress) {
-			live.status(fmt.Sprintf("%6.0f op/s  p50 %v  p99 %v  in flight %d", p.OKPerS,
+			k.live.status(fmt.Sprintf("%6.0f op/s  p50 %v  p99 %v  in flight %d", p.OKPerS,
 				p.P50.Round(10*time.Microsecond), p.P99.Round(10*time.Microsecond), p.InFlight))
 		},
-	})
+	}
+	if k.keep {
+		o.Keep = func(i scenarios.Info) bool { return k.hold(ctx, i) }
+	}
+	return scenarios.Run(ctx, o)
 }
 
 // shortID is the suffix of a run's id.

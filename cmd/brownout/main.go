@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -59,7 +60,11 @@ func interruptible() (context.Context, func()) {
 		if !ok {
 			return
 		}
-		fmt.Fprintf(os.Stderr, "\nbrownout: %v: healing and writing what was recorded; once more to abort\n", sig)
+		doing := "healing and writing what was recorded"
+		if keeping.Load() {
+			doing = "taking the nodes down"
+		}
+		fmt.Fprintf(os.Stderr, "\nbrownout: %v: %s; once more to abort\n", sig, doing)
 		cancel(&interrupted{sig})
 		for sig := range ch {
 			if sig == syscall.SIGHUP {
@@ -71,6 +76,9 @@ func interruptible() (context.Context, func()) {
 	}()
 	return ctx, func() { signal.Stop(ch); close(ch); cancel(nil) }
 }
+
+// keeping is set while nothing is left to do but to hold the nodes of a run.
+var keeping atomic.Bool
 
 // interrupted is the cause of a context that a signal cancelled.
 type interrupted struct{ sig os.Signal }

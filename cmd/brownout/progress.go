@@ -99,6 +99,8 @@ func describe(e run.Event) string {
 		return fmt.Sprintf("! node %s ended by itself: %s", e.Node, firstLine(e.Text))
 	case run.TestbedFailed:
 		return "! testbed  " + e.Text
+	case run.Violated:
+		return "! violation " + e.Text
 	case run.Interrupted:
 		return "! interrupted: " + e.Text
 	case run.Note:

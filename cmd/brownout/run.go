@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"brownout/internal/judge"
 	"brownout/internal/plan"
 	"brownout/internal/report"
 	"brownout/internal/run"
@@ -69,8 +68,8 @@ func runFlags(cmd *cobra.Command, opt *runOptions) {
 	f.IntVar(&opt.nodes, "nodes", 0, "number of nodes, overrides target.nodes")
 	f.BoolVar(&opt.dryRun, "dry-run", false, "print the plan and stop")
 	f.IntVar(&opt.repeat, "repeat", 1, "how often to run each scenario")
-	f.StringVar(&opt.onViolation, "on-violation", "continue", "stop or continue: whether a violation that is seen while the run goes on ends it")
-	f.BoolVar(&opt.keep, "keep", false, "keep the nodes' data also when the run passes")
+	f.StringVar(&opt.onViolation, "on-violation", "stop", "stop or continue: whether a violation that is seen while the run goes on ends it")
+	f.BoolVar(&opt.keep, "keep", false, "keep the nodes' data also when the run passes; at a terminal, keep the nodes of a run that did not pass running until Ctrl-C or brownout down")
 }
 
 // loaded is a scenario with its plan and the bytes it came from.
@@ -133,6 +132,9 @@ func runScenarios(ctx context.Context, args []string, opt runOptions) error {
 		}
 		return nil
 	}
+	if opt.keep && !attended() {
+		fmt.Fprintln(o.talk, "brownout: --keep: no terminal to end it from: the nodes end with the run, and only their data stays")
+	}
 	// A pipe that closes behind us (| head) does not kill a run. Caught, not
 	// ignored: what is ignored stays so in the programs that we start.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -147,7 +149,7 @@ func runScenarios(ctx context.Context, args []string, opt runOptions) error {
 				code = exitCode(err) // says why
 			}
 			codes = append(codes, code)
-			if code == exitUsage || code == exitInterrupted { // the next would end alike
+			if code == exitUsage || code == exitInterrupted || ctx.Err() != nil { // the next would end alike
 				return &silent{worstCode(codes...)}
 			}
 		}
@@ -185,9 +187,10 @@ func suffix(now time.Time) string {
 
 // runOne runs one plan, judges it from its files and prints the result.
 func runOne(ctx context.Context, o *output, l loaded, dir, id string, keep bool) (int, error) {
-	live := newProgress(o, l.plan)
-	runErr := liveRun(ctx, l, dir, id, live)
-	live.done()
+	k := &keeper{o: o, dir: dir, id: id, live: newProgress(o, l.plan), keep: keep}
+	runErr := liveRun(ctx, l, k)
+	keeping.Store(false)
+	k.live.done()
 	if !recorded(dir, id) {
 		if _, refused := errors.AsType[*scenarios.DirError](runErr); refused || errors.Is(runErr, errors.ErrUnsupported) {
 			return 0, runErr
@@ -201,27 +204,12 @@ func runOne(ctx context.Context, o *output, l loaded, dir, id string, keep bool)
 		_ = os.RemoveAll(dir) // no run took place: the error says all that it holds
 		return 0, runErr
 	}
-	if dir == filepath.Join(run.StoreDir, id) {
-		if err := run.MarkLatest(run.StoreDir, id); err != nil {
-			fmt.Fprintln(o.talk, "brownout: mark latest:", err)
-		}
-	}
-	// Judging goes on after an interrupt: what was recorded is still worth a result.
-	res, err := judge.Judge(context.WithoutCancel(ctx), os.DirFS(dir), judge.Options{})
+	code, err := k.judge(ctx, false)
 	if err != nil {
-		return 0, &unjudged{dir, errors.Join(runErr, err)}
+		return 0, errors.Join(runErr, err)
 	}
-	code := res.ExitCode
-	if err := report.Write(dir, os.DirFS(dir), res); err != nil { // a full disk: what is known is still said
-		fmt.Fprintln(o.talk, "brownout: write the results:", err)
-		code = worstCode(code, run.Inconclusive.ExitCode())
-	}
-	told := o.result(res, dir)
-	if i, ok := errors.AsType[*interrupted](context.Cause(ctx)); ok {
+	if i, ok := errors.AsType[*interrupted](context.Cause(ctx)); ok && !k.held {
 		return 0, i
-	}
-	if told != nil && !errors.Is(told, syscall.EPIPE) { // whoever does not listen may still want the exit code
-		return 0, told
 	}
 	if runErr != nil {
 		fmt.Fprintln(o.talk, "brownout:", runErr)

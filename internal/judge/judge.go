@@ -204,10 +204,22 @@ func (rec *record) result(c checker.Result, d checker.DurabilityResult) run.Resu
 	for _, e := range rec.events {
 		res.Interrupted = res.Interrupted || e.Type == run.Interrupted
 	}
+	res.Stopped = rec.stopped()
 	res.LeaderChanges = len(rec.leaderChanges())
 	j := judgement{rec: rec, res: &res, checked: c}
 	j.decide()
 	return res
+}
+
+// stopped says how a violation that was seen while the run went on ended it; nil
+// if none did.
+func (rec *record) stopped() *run.Stopped {
+	e, ok := rec.last(run.Violated)
+	if !ok {
+		return nil
+	}
+	at := int64(number(e.Data, "returned_ns"))
+	return &run.Stopped{Why: e.Text, Op: int64(number(e.Data, "op")), Returned: at, Found: int64(number(e.Data, "found_ns")) - at, StoppedIn: e.T - at}
 }
 
 // sortedEvents returns events by time; equal times keep the file's order.

@@ -38,6 +38,9 @@ func (rec *record) end() int64 {
 	if n := len(rec.plan.Phases); n > 0 {
 		end = int64(rec.plan.Phases[n-1].End)
 	}
+	if e, ok := rec.last(run.Violated); ok { // the load went on only for answers
+		end = min(end, e.T)
+	}
 	if e, ok := rec.last(run.LoadEnded); ok {
 		return min(end, e.T)
 	}

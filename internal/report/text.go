@@ -55,6 +55,10 @@ func Text(w io.Writer, r run.Result, colour bool) error {
 	verdict := strings.ToUpper(string(r.Verdict))
 	fmt.Fprintf(&b, "%s  %s  (exit %d)  %s\n", s.verdict(string(r.Verdict), s.paint("1", verdict)), r.Scenario, r.ExitCode, target(r))
 	fmt.Fprintf(&b, "  %s\n", r.Why)
+	if st := r.Stopped; st != nil {
+		fmt.Fprintf(&b, "  stopped %s, %s after operation %d returned, with which it could be seen (--on-violation continue goes on)\n",
+			clock(st.Returned+st.StoppedIn), Duration(st.StoppedIn), st.Op)
+	}
 	expectations(&b, s, r)
 	history(&b, s, r)
 	faults(&b, s, r)

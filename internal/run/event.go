@@ -9,7 +9,7 @@ const (
 	PhaseStarted  EventType = "phase"          // Phase, T = its start
 	LoadStarted   EventType = "load.started"   // Data: rate_per_s offered, max_per_s calibrated (0 if none), clients, zero_monotonic_ns: the host's clock at the run's zero
 	LoadEnded     EventType = "load.ended"     // Data: LoadReport's fields
-	Violated      EventType = "violation"      // Text: found while the load went on, Data: returned_ns, found_after_ns; the run ends
+	Violated      EventType = "violation"      // Text: found while the load went on, Data: op with which it could be seen, returned_ns (that operation), found_ns; T = when the run began to stop
 	FaultFired    EventType = "fault.fired"    // Fault, Kind, Nodes, Provider, Requested: the selectors were resolved and the fault is in force
 	FaultMeasured EventType = "fault.measured" // Fault, Measured, Bit, Text = why
 	FaultHealed   EventType = "fault.healed"   // Fault: the mechanism was taken away

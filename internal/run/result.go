@@ -29,6 +29,16 @@ type Result struct {
 	LeaderChanges int           `json:"leader_changes"`
 	Cleanup       Cleanup       `json:"cleanup"`
 	Interrupted   bool          `json:"interrupted,omitempty"` // a fact, not a verdict
+	Stopped       *Stopped      `json:"stopped,omitempty"`     // before its time, by a violation
+}
+
+// Stopped says how soon a violation that was seen while the run went on ended it.
+type Stopped struct {
+	Why       string `json:"why"`
+	Op        int64  `json:"op"`               // with which it could be seen
+	Returned  int64  `json:"op_returned_ns"`   // that operation, by the history
+	Found     int64  `json:"found_after_ns"`   // from then on
+	StoppedIn int64  `json:"stopped_after_ns"` // no operation and no fault began any more
 }
 
 // Target is what ran.

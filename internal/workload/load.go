@@ -120,17 +120,22 @@ type load struct {
 // run offers the load until spec.End, ctx's end or a failing recorder. It
 // returns when no operation is in flight any more, at most twice the
 // operations' timeout later.
-func (p *pool) run(ctx context.Context, sleep func(context.Context, time.Time) error, progress func(Progress)) (Report, error) {
+func (p *pool) run(ctx context.Context, sleep func(context.Context, time.Time) error, news func(News)) (Report, error) {
 	l := &load{pool: p, stream: NewStream(p.spec.Load, p.spec.Seed), queue: make(chan item, queueSize), sleep: sleep}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	if p.spec.Watch && NewChecker != nil {
-		l.watcher = &watcher{online: NewChecker(), stop: stop}
+		l.watcher = &watcher{online: NewChecker(), tell: func(v Violation) {
+			stop()
+			if news != nil {
+				news(News{Violation: &v})
+			}
+		}}
 	}
 
 	var flusher sync.WaitGroup
 	ended := make(chan struct{})
-	flusher.Go(func() { l.watch(ended, stop, progress) })
+	flusher.Go(func() { l.watch(ended, stop, news) })
 
 	// Beginning ends with ctx, what is in flight goes on: its answers are wanted.
 	begin, cut := context.WithCancel(ctx)
@@ -150,15 +155,11 @@ func (p *pool) run(ctx context.Context, sleep func(context.Context, time.Time) e
 	close(ended)
 	flusher.Wait()
 
-	rep := l.report()
-	if w := l.watcher; w != nil {
-		rep.Violation, rep.ViolatedAt, rep.ViolationIn = w.text, int64(w.at), int64(w.took)
-	}
-	return rep, l.rec.Flush() // which repeats what went wrong before
+	return l.report(), l.rec.Flush() // which repeats what went wrong before
 }
 
 // watch flushes the record and tells of progress until ended is closed.
-func (l *load) watch(ended chan struct{}, stop context.CancelFunc, progress func(Progress)) {
+func (l *load) watch(ended chan struct{}, stop context.CancelFunc, news func(News)) {
 	flush := time.NewTicker(flushEvery)
 	defer flush.Stop()
 	turn := time.NewTicker(500 * time.Millisecond)
@@ -174,8 +175,8 @@ func (l *load) watch(ended chan struct{}, stop context.CancelFunc, progress func
 		case <-turn.C:
 			p := l.meter.turn()
 			p.InFlight, p.Queued = l.inFlight.Load(), int64(len(l.queue))
-			if progress != nil {
-				progress(p)
+			if news != nil {
+				news(News{Progress: &p})
 			}
 		}
 	}

@@ -41,12 +41,12 @@ type call struct {
 
 // An answer is one line from the load generator; number 0 is news.
 type answer struct {
-	ID       int64     `json:"id"`
-	Error    string    `json:"error,omitempty"`
-	MaxPerS  float64   `json:"max_per_s,omitempty"`
-	Report   *Report   `json:"report,omitempty"`
-	Missing  []string  `json:"missing,omitempty"`
-	Progress *Progress `json:"progress,omitempty"`
+	ID      int64    `json:"id"`
+	Error   string   `json:"error,omitempty"`
+	MaxPerS float64  `json:"max_per_s,omitempty"`
+	Report  *Report  `json:"report,omitempty"`
+	Missing []string `json:"missing,omitempty"`
+	News
 }
 
 // A Generator is the load generator's process, seen from its supervisor.
@@ -56,6 +56,7 @@ type Generator struct {
 	pid     int
 	done    chan struct{} // closed when the process has ended and waitErr is set
 	waitErr error
+	found   chan Violation // the first
 
 	mu       sync.Mutex
 	next     int64
@@ -96,7 +97,7 @@ func Start(ctx context.Context, exe string, ns *os.File, logPath, run string) (*
 	// A group of its own: Ctrl-C at the terminal is for the supervisor, who knows what to do about it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 
-	g := &Generator{conn: ours, logPath: logPath, done: make(chan struct{}), waiting: map[int64]chan answer{}}
+	g := &Generator{conn: ours, logPath: logPath, done: make(chan struct{}), found: make(chan Violation, 1), waiting: map[int64]chan answer{}}
 	begun := make(chan error, 1)
 	go func() {
 		// The death signal comes when the thread that forked ends, so the thread stays until the process has ended.
@@ -152,6 +153,12 @@ func (g *Generator) read() {
 		g.mu.Lock()
 		if a.Progress != nil {
 			g.progress = *a.Progress
+		}
+		if a.Violation != nil {
+			select {
+			case g.found <- *a.Violation:
+			default: // a later run's
+			}
 		}
 		ch := g.waiting[a.ID]
 		delete(g.waiting, a.ID)
@@ -298,6 +305,10 @@ func (g *Generator) Progress() Progress {
 	defer g.mu.Unlock()
 	return g.progress
 }
+
+// Violated gives the first contradiction that a watched load shows, as soon as
+// it is seen; what is in flight then has not returned yet.
+func (g *Generator) Violated() <-chan Violation { return g.found }
 
 // Stop ends a run early. What is in flight gets its time.
 func (g *Generator) Stop() {
@@ -501,7 +512,7 @@ func (s *service) do(ctx context.Context, c call, a *answer) (err error) {
 			return err
 		}
 		defer timer.Close()
-		rep, err := s.pool.run(ctx, timer.Sleep, func(p Progress) { s.send(answer{Progress: &p}) })
+		rep, err := s.pool.run(ctx, timer.Sleep, func(n News) { s.send(answer{News: n}) })
 		a.Report = &rep
 		return err
 	case "final":

@@ -29,9 +29,6 @@ type Report struct {
 	MaxInFlight int64    `json:"max_in_flight"` // operations sent and unanswered
 	MaxQueued   int64    `json:"max_queued"`    // operations waiting for a free client
 	SpoolBytes  int64    `json:"spool_bytes"`
-	Violation   string   `json:"violation,omitempty"`    // found while the load went on, which ended it
-	ViolatedAt  int64    `json:"violated_ns,omitempty"`  // when the operation returned that showed it
-	ViolationIn int64    `json:"violation_in,omitempty"` // ns from then until it was found
 }
 
 // Lateness of the pacer.
@@ -68,6 +65,12 @@ type Progress struct {
 	P99      time.Duration `json:"p99_ns"`
 	InFlight int64         `json:"in_flight"`
 	Queued   int64         `json:"queued"` // waiting for a free client
+}
+
+// News is what a load tells of while it goes on: one of them.
+type News struct {
+	Progress  *Progress  `json:"progress,omitempty"`
+	Violation *Violation `json:"violation,omitempty"` // the first, which ends the load
 }
 
 // A meter keeps the response times of the current and the last half second.

@@ -17,28 +17,34 @@ type Checker interface {
 // process sets it; nil watches nothing.
 var NewChecker func() Checker
 
-// A watcher looks at every operation as it returns, and ends the load with the
-// first that contradicts the others.
+// A Violation is a contradiction that was seen while the load went on. Times are
+// of the run.
+type Violation struct {
+	Text     string        `json:"text"`
+	Op       int64         `json:"op"`          // with which it could be seen
+	Returned time.Duration `json:"returned_ns"` // that operation
+	Found    time.Duration `json:"found_ns"`
+}
+
+// A watcher looks at every operation as it returns, and tells of the first that
+// contradicts the others.
 type watcher struct {
 	mu     sync.Mutex
 	online Checker
-	stop   func()
-	text   string // of the first contradiction
-	at     time.Duration
-	took   time.Duration
+	tell   func(Violation)
+	told   bool
 }
 
 func (w *watcher) look(op *history.Op, now func() time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.text != "" {
+	if w.told {
 		return
 	}
 	text, bad := w.online.Add(op)
 	if !bad {
 		return
 	}
-	w.text, w.at = text, time.Duration(op.Return)
-	w.took = now() - w.at
-	w.stop()
+	w.told = true
+	w.tell(Violation{Text: text, Op: op.ID, Returned: time.Duration(op.Return), Found: now()})
 }
