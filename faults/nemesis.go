@@ -600,8 +600,8 @@ func (n *Nemesis) measure(ctx context.Context, l *life, a *aim, c *course) *look
 	} else {
 		sleep(ctx, settle)
 	}
-	others := n.disturbing(l, a.site)
-	note := beside(a.beside, others)
+	var others []string
+	var note string
 	told := false
 	dose := l.Params
 	var between turns
@@ -611,6 +611,11 @@ func (n *Nemesis) measure(ctx context.Context, l *life, a *aim, c *course) *look
 	}
 	length := firstLook
 	for {
+		if seen.bit != run.BitYes {
+			// Another fault that was about to go when this one came is gone for good.
+			others = n.disturbing(l, a.site)
+			note = beside(a.beside, others)
+		}
 		window, cancel := n.undisturbed(ctx, l, a.site, others)
 		if c != nil {
 			turn, healthy, over := c.window(window)
@@ -713,25 +718,32 @@ func (n *Nemesis) disturbingLocked(l *life, site Site) (ids []string) {
 // undisturbed waits until the faults that disturb l are just these, and
 // returns a context that ends when they no longer are.
 func (n *Nemesis) undisturbed(ctx context.Context, l *life, site Site, others []string) (context.Context, context.CancelFunc) {
-	wait := func(ctx context.Context, same bool) {
-		for {
-			n.mu.Lock()
-			is, change := slices.Equal(n.disturbingLocked(l, site), others), n.change
-			n.mu.Unlock()
-			if is == same {
-				return
-			}
-			select {
-			case <-change:
-			case <-ctx.Done():
-				return
-			}
+	are := func(now []string) bool { return slices.Equal(now, others) }
+	n.await(ctx, l, site, are)
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		n.await(ctx, l, site, func(now []string) bool { return !are(now) })
+		cancel()
+	}()
+	return ctx, cancel
+}
+
+// await waits until the faults that disturb l at site are as wanted, or for the
+// end of ctx, and returns them.
+func (n *Nemesis) await(ctx context.Context, l *life, site Site, wanted func(now []string) bool) []string {
+	for {
+		n.mu.Lock()
+		now, change := n.disturbingLocked(l, site), n.change
+		n.mu.Unlock()
+		if wanted(now) {
+			return now
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return now
 		}
 	}
-	wait(ctx, true)
-	ctx, cancel := context.WithCancel(ctx)
-	go func() { wait(ctx, false); cancel() }()
-	return ctx, cancel
 }
 
 // watchRole looks whether the nodes that were chosen for their role still have
@@ -757,7 +769,8 @@ func (n *Nemesis) watchRole(ctx context.Context, l *life, a *aim, end context.Ca
 }
 
 // verify has the meter look at the healed place until it sees it healthy.
-// Other faults that it would see too are waited for.
+// Other faults that it would see too are waited for, but for those that its
+// baseline saw: they may be there, or gone by now.
 func (n *Nemesis) verify(ctx context.Context, l *life, a *aim) {
 	e := run.Event{Type: run.FaultVerified, Fault: l.ID, Kind: l.Kind, Healed: run.HealedNo}
 	if a.meter == nil {
@@ -765,11 +778,26 @@ func (n *Nemesis) verify(ctx context.Context, l *life, a *aim) {
 		n.emit(e)
 		return
 	}
-	if errors.Is(context.Cause(ctx), errRemoved) {
+	patience := ctx
+	if errors.Is(context.Cause(ctx), errRemoved) { // by hand, as others that have no end
 		ctx = context.WithoutCancel(ctx)
+		var stop context.CancelFunc
+		patience, stop = context.WithTimeout(ctx, verifyHasty)
+		defer stop()
 	}
-	_, cancel := n.undisturbed(ctx, l, a.site, a.beside)
-	cancel()
+	known := func(now []string) bool {
+		return !slices.ContainsFunc(now, func(o string) bool { return !slices.Contains(a.beside, o) })
+	}
+	others := n.await(patience, l, a.site, known)
+	if ctx.Err() == nil && !known(others) {
+		e.T, e.Text = n.now(), "not looked at: other faults are in force here ("+strings.Join(others, ", ")+")"
+		n.emit(e)
+		return
+	}
+	note := ""
+	if !slices.Equal(others, a.beside) {
+		note = beside(a.beside, others)
+	}
 	within := verifyWithin
 	if ctx.Err() != nil {
 		within = verifyHasty
@@ -785,7 +813,7 @@ func (n *Nemesis) verify(ctx context.Context, l *life, a *aim) {
 		case err != nil:
 			e.Text = cmp.Or(e.Text, err.Error())
 		default:
-			e.Measured, e.Text = r.Values, answer.Why
+			e.Measured, e.Text = r.Values, answer.Why+note
 			if answer.Yes {
 				e.Healed = run.HealedYes
 			}

@@ -371,6 +371,67 @@ func TestOverlappingFaultsAreMeasuredBesideEachOther(t *testing.T) {
 	})
 }
 
+func TestFaultsThatEndAcrossEachOtherAreVerified(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		var spans sync.Map
+		s.meterOf = func(kind string) Meter { return &spanMeter{stageMeter{s, Site{Nodes: []string{"n1"}}}, kind, &spans} }
+		// When f2 could be looked at, what its baseline was taken beside is gone; f3
+		// begins as f1 ends.
+		tape, err := play(t, s, t.Context(),
+			plan.Fault{ID: "f1", Kind: "disk.delay", On: "n1", Start: s1, End: 6 * s1},
+			plan.Fault{ID: "f2", Kind: "disk.delay", On: "n1", Start: 2 * s1, End: 5 * s1, Params: plan.Params{"second": true}},
+			plan.Fault{ID: "f3", Kind: "disk.delay", On: "n1", Start: 4 * s1, End: 8 * s1},
+			plan.Fault{ID: "f4", Kind: "disk.delay", On: "n1", Start: 6 * s1, End: 7 * s1})
+		if err != nil {
+			t.Error(err)
+		}
+		for _, id := range []string{"f1", "f2", "f3", "f4"} {
+			gone, bit := "", run.BitUnmeasured
+			for _, e := range tape.events {
+				if e.Fault == id && e.Type == run.FaultVerified {
+					gone = fmt.Sprintf("%s: %s", e.Healed, e.Text)
+				}
+				if e.Fault == id && e.Type == run.FaultMeasured {
+					bit = e.Bit
+				}
+			}
+			if !strings.HasPrefix(gone, "yes: looked") || bit != run.BitYes {
+				t.Errorf("%s: bit %s, gone %q", id, bit, gone)
+			}
+			if id == "f2" && !strings.Contains(gone, "changed between baseline (f1 disk.delay) and reading (none)") {
+				t.Errorf("%s does not say that its baseline was another: %q", id, gone)
+			}
+		}
+	})
+}
+
+func TestAFaultRemovedByHandDoesNotWaitForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		tape := new(tape)
+		n := newNemesis(t.Context(), s, clock.At(clock.Raw()), 1, tape.emit)
+		var ids []string
+		for range 2 {
+			id, err := n.Add(t.Context(), plan.Fault{Kind: "disk.delay", On: "n1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
+		}
+		began := time.Now()
+		if err := n.Remove(t.Context(), ids[0]); err != nil || time.Since(began) > 3*time.Second {
+			t.Errorf("removed after %v: %v", time.Since(began), err)
+		}
+		if last := tape.events[len(tape.events)-1]; last.Type != run.FaultVerified || !strings.Contains(last.Text, "in force here ("+ids[1]) {
+			t.Errorf("last event %+v", last)
+		}
+		if err := n.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A spanMeter adds up how long it was asked to look.
 type spanMeter struct {
 	stageMeter
