@@ -437,10 +437,18 @@ func (f *front) send(cl *client) {
 // note keeps when the commands of a run passed their stages, until they are
 // sent. The caller holds wmu.
 func (f *front) note(cl *client, r *run) {
-	if len(r.call.ops) == 0 || !f.notes.Wants() {
+	if len(r.call.ops) == 0 || f.notes == nil {
 		return
 	}
 	at, now := &r.call.at, f.notes.Now()
+	keep, slow := f.notes.Wants(now-r.received, len(r.call.ops))
+	if !keep {
+		return
+	}
+	mark := uint8(0)
+	if slow {
+		mark = stages.Slow
+	}
 	for i := range r.call.ops {
 		o := &r.call.ops[i]
 		var value []byte
@@ -452,7 +460,7 @@ func (f *front) note(cl *client, r *run) {
 			continue // not of a history's kinds
 		}
 		cl.notes = append(cl.notes, stages.Record{
-			Kind: stages.Request, Code: uint8(o.kind), Peer: stages.NoPeer, N: uint32(cl.id),
+			Kind: stages.Request, Code: uint8(o.kind) | mark, Peer: stages.NoPeer, N: uint32(cl.id),
 			A: stages.Hash(o.args[0], value), B: at.index,
 			T: [...]int64{
 				stages.Received: r.received, stages.Parsed: r.parsed, stages.Queued: at.queued, stages.Proposed: at.proposed,

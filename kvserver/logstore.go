@@ -151,9 +151,12 @@ func (d *diskTimes) reset() {
 func (d *diskTimes) note(rec *stages.Record, r *stages.Recorder) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for stage, t := range map[int]time.Time{stages.StoreCoded: d.written, stages.StoreWritten: d.asked, stages.StoreSynced: d.synced} {
-		if !t.IsZero() {
-			rec.T[stage] = r.At(t)
+	for _, at := range [...]struct {
+		stage int
+		t     time.Time
+	}{{stages.StoreCoded, d.written}, {stages.StoreWritten, d.asked}, {stages.StoreSynced, d.synced}} {
+		if !at.t.IsZero() {
+			rec.T[at.stage] = r.At(at.t)
 		}
 	}
 }

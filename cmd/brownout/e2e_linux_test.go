@@ -13,6 +13,7 @@ import (
 
 	"brownout/internal/needs"
 	"brownout/internal/run"
+	"brownout/internal/trace"
 )
 
 const shortScenario = `version: 1
@@ -93,6 +94,44 @@ func TestRunEndsWithAVerdictThatCheckRepeats(t *testing.T) {
 	if left := awaitClean(t, before, 2*time.Second); len(left) > 0 {
 		t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
 	}
+	traceExplains(t, dir, "./r")
+}
+
+// traceExplains looks at what the stages say of a run of [shortScenario].
+func traceExplains(t *testing.T, dir, name string) {
+	t.Helper()
+	stdout, stderr, code := brownoutIn(t, dir, "trace", name, "-o", "json")
+	var got struct{ Summary []trace.Summary }
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != 0 {
+		t.Fatalf("trace: exit %d, %v\n%s", code, err, stderr)
+	}
+	slower := 0
+	for _, s := range got.Summary {
+		if s.Explained < 0.95 {
+			t.Errorf("%s in %s: %.1f %% of the median response time explained, want 95", s.Class, s.Phase, 100*s.Explained)
+		}
+		if s.Class != trace.Writes || s.Phase != "fault f1 disk.delay" {
+			continue
+		}
+		slower++
+		switch inc := s.Increase; {
+		case inc == nil:
+			t.Errorf("writes took no longer with a slow disk: %+v", s)
+		case inc.Explained < 0.9 || inc.NS < 10e6:
+			t.Errorf("%.1f %% of an increase of %.1f ms explained, want 90 of 10 or more", 100*inc.Explained, inc.NS/1e6)
+		case inc.Stages[0].Stage != "leader's log: fsync" && inc.Stages[0].Stage != "proposal queue":
+			t.Errorf("most of the increase is in %s, want the leader's fsync or the queue before it", inc.Stages[0].Stage)
+		}
+	}
+	if slower != 1 {
+		t.Errorf("%d summaries of writes while the disk was slow", slower)
+	}
+	out, stderr, code := brownoutIn(t, dir, "trace", name, "--slowest", "1", "--during", "disk.delay", "--kind", "put")
+	for _, words := range []string{"that was a quorum, 2 of 3", "fsync", "in fault with f1 disk.delay"} {
+		if !strings.Contains(out, words) {
+			t.Errorf("trace --slowest: exit %d, the story lacks %q:\n%s%s", code, words, out, stderr)
+		}
+	}
 }
 
 // TestARefusedDirectoryKeepsTheRunInIt names the directory of an older run.
@@ -170,6 +209,16 @@ func TestUpServesRedisClientsUntilDown(t *testing.T) {
 	}
 	if out, stderr, code := brownoutIn(t, dir, "fault", "ls"); code != 0 || !strings.Contains(out, "net.delay") {
 		t.Errorf("fault ls: exit %d %q %s", code, out, stderr)
+	}
+	if out, stderr, code := brownoutIn(t, dir, "trace", "--live", "SET key1 'value 1'"); code != 0 ||
+		!strings.Contains(out, "that was a quorum, 2 of 3") || !strings.Contains(out, "in h1 net.delay") || strings.Contains(out, "nobody noted") {
+		t.Errorf("trace --live: exit %d\n%s%s", code, out, stderr)
+	}
+	if out, stderr, code := brownoutIn(t, dir, "trace", "--live", "GET key1", "-o", "json"); code != 0 || !strings.Contains(out, "confirm leadership") || !strings.Contains(stderr, `"value 1"`) {
+		t.Errorf("trace --live of a read: exit %d\n%s%s", code, out, stderr)
+	}
+	if _, stderr, code := brownoutIn(t, dir, "trace", "--live", "PING"); code != 2 || !strings.Contains(stderr, "CAS key old new") {
+		t.Errorf("trace --live PING: exit %d %s", code, stderr)
 	}
 	if _, stderr, code := brownoutIn(t, dir, "fault", "rm", strings.TrimSpace(id)); code != 0 {
 		t.Errorf("fault rm: exit %d %s", code, stderr)

@@ -26,3 +26,4 @@ func doctor(context.Context, string, bool) error                    { return err
 func calibrate(context.Context, []string, string) error             { return errNeedsLinux }
 func probePath(context.Context, string, string, probeOptions) error { return errNeedsLinux }
 func pcap(context.Context, string, string, pcapOptions) error       { return errNeedsLinux }
+func traceLive(context.Context, string, string, traceOptions) error { return errNeedsLinux }

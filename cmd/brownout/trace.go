@@ -19,10 +19,12 @@ import (
 )
 
 type traceOptions struct {
-	output string
-	to     string
-	median bool
-	pick   trace.Pick
+	output  string
+	to      string
+	median  bool
+	pick    trace.Pick
+	live    string
+	cluster string
 }
 
 func traceCommand() *cobra.Command {
@@ -36,10 +38,20 @@ Without flags: where the time of typical operations went, phase by phase, and
 the story of the median one. Stages follow each other without gaps from when
 an operation was due to when its client had the answer, so they add up.
 
+--live sends one command to a cluster that "brownout up" started, and tells its life.
+
 -o perfetto is for ui.perfetto.dev, -o otlp for OpenTelemetry; --to sends the
 latter to a collector, as in http://localhost:4318.`,
+		Example: `  brownout trace --slowest 3 --during disk.delay
+  brownout trace --live "SET key1 value1"`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("live") {
+				if len(args) > 0 || opt.median || opt.pick != (trace.Pick{Op: -1}) {
+					return &usageError{errors.New("--live tells of one new command: no run, no choice of operations")}
+				}
+				return traceLive(cmd.Context(), opt.cluster, opt.live, opt)
+			}
 			word := "latest"
 			if len(args) > 0 {
 				word = args[0]
@@ -48,6 +60,8 @@ latter to a collector, as in http://localhost:4318.`,
 		},
 	}
 	f := cmd.Flags()
+	clusterFlag(cmd, &opt.cluster)
+	f.StringVar(&opt.live, "live", "", `send this command to a running cluster and tell its life: "SET key1 value1" (root)`)
 	f.StringVarP(&opt.output, "output", "o", "text", "text, json, perfetto or otlp")
 	f.StringVar(&opt.to, "to", "", "URL of an OpenTelemetry collector (OTLP/HTTP) to send the stories to")
 	f.Int64Var(&opt.pick.Op, "op", -1, "the operation with this number")
@@ -58,12 +72,16 @@ latter to a collector, as in http://localhost:4318.`,
 	return cmd
 }
 
-func traceRun(ctx context.Context, word string, opt traceOptions) error {
-	format := opt.output
-	if format == "perfetto" || format == "otlp" {
-		format = "json"
+// format is how text and JSON are printed; the other formats are JSON.
+func (opt traceOptions) format() (*output, error) {
+	if opt.output == "perfetto" || opt.output == "otlp" {
+		return newOutput("json")
 	}
-	o, err := newOutput(format)
+	return newOutput(opt.output)
+}
+
+func traceRun(ctx context.Context, word string, opt traceOptions) error {
+	o, err := opt.format()
 	if err != nil {
 		return err
 	}
@@ -71,8 +89,7 @@ func traceRun(ctx context.Context, word string, opt traceOptions) error {
 	if err != nil {
 		return &usageError{err}
 	}
-	fsys := os.DirFS(dir)
-	notes, err := trace.Read(fsys)
+	notes, err := trace.Read(os.DirFS(dir))
 	if errors.Is(err, trace.ErrNoNotes) {
 		return &usageError{fmt.Errorf("%s: %w", dir, err)}
 	}
@@ -80,13 +97,29 @@ func traceRun(ctx context.Context, word string, opt traceOptions) error {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	stories := notes.Select(opt.pick)
-	overview := opt.pick == trace.Pick{Op: -1} && !opt.median
 	if len(stories) == 0 {
 		return &usageError{fmt.Errorf("%s: no operation that was asked for was noted by a node", dir)}
 	}
+	overview := opt.pick == trace.Pick{Op: -1} && !opt.median && opt.to == ""
+	switch {
+	case overview && opt.output == "json":
+		return o.print(struct {
+			Summary []trace.Summary `json:"summary"`
+			Median  *trace.Story    `json:"median"`
+		}{notes.Summarize(), stories[0]})
+	case overview && !o.json:
+		if err := trace.SummaryText(o.out, notes.Summarize()); err != nil {
+			return err
+		}
+	}
+	return opt.print(ctx, o, dir, notes, stories)
+}
+
+// print tells stories in the format that was asked for.
+func (opt traceOptions) print(ctx context.Context, o *output, dir string, notes *trace.Notes, stories []*trace.Story) error {
 	if opt.to != "" || opt.output == "otlp" {
 		started := time.Time{}
-		if m, err := run.ReadManifest(fsys); err == nil {
+		if m, err := run.ReadManifest(os.DirFS(dir)); err == nil {
 			started, _ = time.Parse(time.RFC3339, m.Started) // else the traces are in 1970, and still right among themselves
 		}
 		doc := trace.NewOTLP(filepath.Base(dir), started, stories)
@@ -98,17 +131,8 @@ func traceRun(ctx context.Context, word string, opt traceOptions) error {
 	switch {
 	case opt.output == "perfetto":
 		return o.print(trace.NewPerfetto(stories))
-	case o.json && overview:
-		return o.print(struct {
-			Summary []trace.Summary `json:"summary"`
-			Median  *trace.Story    `json:"median"`
-		}{notes.Summarize(), stories[0]})
 	case o.json:
 		return o.print(stories)
-	case overview:
-		if err := trace.SummaryText(o.out, notes.Summarize()); err != nil {
-			return err
-		}
 	}
 	for i, s := range stories {
 		if i > 0 {
@@ -119,7 +143,7 @@ func traceRun(ctx context.Context, word string, opt traceOptions) error {
 		}
 	}
 	if n := notes.Lost(); n > 0 {
-		fmt.Fprintf(o.talk, "\n%d notes were lost: more came than could be written\n", n)
+		fmt.Fprintf(o.talk, "\n%d notes were lost: more came than could be kept\n", n)
 	}
 	return nil
 }

@@ -21,6 +21,8 @@ import (
 	"brownout/kvserver/stages"
 )
 
+const notesFiles = "nodes/*/notes/stages.bin"
+
 // ErrNoNotes says that a run's nodes noted nothing.
 var ErrNoNotes = errors.New("the nodes of this run noted no stages")
 
@@ -34,6 +36,7 @@ type Notes struct {
 	byHash    map[uint64][]request
 	entries   map[entry]int // how many requests were noted of it
 	lost      uint64
+	live      bool // of one operation just now, see [Live]
 }
 
 // An entry of a leader's log.
@@ -55,9 +58,13 @@ type request struct {
 	stages.Record
 }
 
+func newNotes() *Notes {
+	return &Notes{nodes: map[string]*node{}, byHash: map[uint64][]request{}, entries: map[entry]int{}}
+}
+
 // Read reads a run's notes, history and events.
 func Read(fsys fs.FS) (*Notes, error) {
-	n := &Notes{nodes: map[string]*node{}, byHash: map[uint64][]request{}, entries: map[entry]int{}}
+	n := newNotes()
 	var err error
 	if n.Events, err = run.ReadEvents(fsys); err != nil {
 		return nil, err
@@ -71,22 +78,8 @@ func Read(fsys fs.FS) (*Notes, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: its load never started, or it is of an older version", ErrNoNotes)
 	}
-	files, err := fs.Glob(fsys, "nodes/*/notes/stages.bin")
-	if err != nil {
+	if err := n.readNodes(fsys, zero); err != nil {
 		return nil, err
-	}
-	if len(files) == 0 {
-		return nil, ErrNoNotes
-	}
-	for _, name := range files {
-		if err := n.read(fsys, name, zero); err != nil {
-			return nil, err
-		}
-	}
-	for _, nd := range n.nodes {
-		for _, recs := range [][]stages.Record{nd.store, nd.apply, nd.send, nd.receive} {
-			slices.SortStableFunc(recs, func(a, b stages.Record) int { return cmp.Compare(a.T[0], b.T[0]) })
-		}
 	}
 	var p plan.Plan
 	if err := run.ReadJSON(fsys, run.PlanFile, &p); err != nil {
@@ -104,6 +97,32 @@ func Read(fsys fs.FS) (*Notes, error) {
 	return n, nil
 }
 
+// readNodes reads what each node noted; times are counted from zero.
+func (n *Notes) readNodes(fsys fs.FS, zero int64) error {
+	var files []string
+	for _, pattern := range []string{notesFiles, stages.Old(notesFiles)} {
+		found, err := fs.Glob(fsys, pattern)
+		if err != nil {
+			return err
+		}
+		files = append(files, found...)
+	}
+	if len(files) == 0 {
+		return ErrNoNotes
+	}
+	for _, name := range files {
+		if err := n.read(fsys, name, zero); err != nil {
+			return err
+		}
+	}
+	for _, nd := range n.nodes {
+		for _, recs := range [][]stages.Record{nd.store, nd.apply, nd.send, nd.receive} {
+			slices.SortStableFunc(recs, func(a, b stages.Record) int { return cmp.Compare(a.T[0], b.T[0]) })
+		}
+	}
+	return nil
+}
+
 func (n *Notes) read(fsys fs.FS, name string, zero int64) error {
 	f, err := fsys.Open(name)
 	if err != nil {
@@ -119,6 +138,9 @@ func (n *Notes) read(fsys fs.FS, name string, zero int64) error {
 		}
 		nd.members = h.Members
 		rec := *r
+		if rec.Kind != stages.Lost && slices.Max(rec.T[:]) < zero {
+			return // of before the run, or the operation
+		}
 		for i, t := range rec.T {
 			if t != 0 {
 				rec.T[i] = max(t-zero, 1) // 0 means that it did not happen; nothing of before the run is asked for

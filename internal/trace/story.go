@@ -35,7 +35,8 @@ type Copy struct {
 // A Story is the life of one operation.
 type Story struct {
 	Op      history.Op `json:"-"`
-	Node    string     `json:"node"` // that answered
+	Node    string     `json:"node"`                   // that answered
+	Slow    bool       `json:"kept_as_slow,omitempty"` // noted only because it was slow; no sample of all
 	Index   uint64     `json:"index,omitempty"`
 	Beside  int        `json:"beside,omitempty"` // other commands in the same entry that were noted
 	Stages  []Stage    `json:"stages"`
@@ -63,7 +64,7 @@ func (n *Notes) Story(op *history.Op) *Story {
 	if r == nil {
 		return nil
 	}
-	s := &Story{Op: *op, Node: r.node.name, Index: r.B}
+	s := &Story{Op: *op, Node: r.node.name, Index: r.B, Slow: r.Code&stages.Slow != 0}
 	t := &way{at: op.Due}
 	t.to("waits in the client", "client", op.Call)
 	t.to("network to "+s.Node, "client", r.T[stages.Received])

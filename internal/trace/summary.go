@@ -39,11 +39,29 @@ type Mean struct {
 type Summary struct {
 	Class     Class   `json:"class"`
 	Phase     string  `json:"phase"`
-	N         int     `json:"n"`           // operations that were noted
+	N         int     `json:"n"`           // operations that were noted, as a fair sample
+	Of        int     `json:"of"`          // so many that were answered
 	Response  float64 `json:"response_ns"` // mean of those around the median
 	Stages    []Mean  `json:"stages"`
 	Explained float64 `json:"explained"` // share of Response, 0..1
+
+	Increase *Increase `json:"increase,omitempty"` // over the baseline; nil if there is none to speak of
 }
+
+// An Increase says by how much more time a typical operation took than in the
+// baseline, and where. What got shorter meanwhile counts as less than nothing, so that
+// stages add up to the whole here too.
+type Increase struct {
+	NS        float64 `json:"ns"`
+	Stages    []Mean  `json:"stages"`    // by how much each grew, those that grew most first
+	Explained float64 `json:"explained"` // share of NS, 0..1
+}
+
+// leastIncrease is the smallest share of the baseline's response time that is
+// called an increase: less is the host's noise.
+const leastIncrease = 0.2
+
+const baseline = "baseline"
 
 // Around the median: the operations from this share to that.
 const (
@@ -55,14 +73,43 @@ const (
 // phases of their own, named as "fault f1 disk.delay".
 func (n *Notes) Summarize() []Summary {
 	var out []Summary
+	before := map[Class]Summary{}
 	for _, p := range n.periods() {
 		for _, c := range []Class{Reads, Writes} {
-			if s, ok := n.summary(c, p); ok {
-				out = append(out, s)
+			s, ok := n.summary(c, p)
+			if !ok {
+				continue
 			}
+			if p.Name == baseline {
+				before[c] = s
+			} else if b, ok := before[c]; ok {
+				s.Increase = s.over(b)
+			}
+			out = append(out, s)
 		}
 	}
 	return out
+}
+
+// over compares s with the baseline.
+func (s Summary) over(before Summary) *Increase {
+	inc := &Increase{NS: s.Response - before.Response}
+	if inc.NS < leastIncrease*before.Response {
+		return nil
+	}
+	grown := map[string]float64{}
+	for _, m := range s.Stages {
+		grown[m.Stage] += m.NS
+	}
+	for _, m := range before.Stages {
+		grown[m.Stage] -= m.NS
+	}
+	for name, ns := range grown {
+		inc.Stages = append(inc.Stages, Mean{name, ns})
+	}
+	slices.SortFunc(inc.Stages, func(a, b Mean) int { return cmp.Or(cmp.Compare(b.NS, a.NS), cmp.Compare(a.Stage, b.Stage)) })
+	inc.Explained = 1 - grown[Unseen]/inc.NS
+	return inc
 }
 
 // A Period is a part of the run.
@@ -103,12 +150,14 @@ func (n *Notes) periods() []Period {
 
 func (n *Notes) summary(c Class, p Period) (Summary, bool) {
 	var all []*Story
+	of := 0
 	for i := range n.Ops {
 		op := &n.Ops[i]
 		if op.Outcome != history.OK || ClassOf(op.Kind) != c || op.Due < p.Start || op.Due >= p.End || op.Phase != "" {
 			continue
 		}
-		if s := n.Story(op); s != nil {
+		of++
+		if s := n.Story(op); s != nil && !s.Slow {
 			all = append(all, s)
 		}
 	}
@@ -117,7 +166,7 @@ func (n *Notes) summary(c Class, p Period) (Summary, bool) {
 	}
 	slices.SortFunc(all, func(a, b *Story) int { return cmp.Compare(a.response(), b.response()) })
 	band := all[int(float64(len(all))*bandFrom) : int(float64(len(all))*bandTo)+1]
-	out := Summary{Class: c, Phase: p.Name, N: len(all)}
+	out := Summary{Class: c, Phase: p.Name, N: len(all), Of: of}
 	for _, s := range band {
 		out.Response += float64(s.response()) / float64(len(band))
 	}

@@ -18,7 +18,11 @@ const barWidth = 40
 func (n *Notes) Text(w io.Writer, s *Story) error {
 	var b bytes.Buffer
 	op := &s.Op
-	fmt.Fprintf(&b, "op %d  %s %s  %s in %s, due at %.3fs%s\n\n", op.ID, op.Kind, command(op), op.Outcome, report.Duration(s.response()), float64(op.Due)/1e9, n.during(op.Due))
+	if n.live {
+		fmt.Fprintf(&b, "%s %s  took %s%s\n\n", op.Kind, command(op), report.Duration(s.response()), n.during(op.Due))
+	} else {
+		fmt.Fprintf(&b, "op %d  %s %s  %s in %s, due at %.3fs%s\n\n", op.ID, op.Kind, command(op), op.Outcome, report.Duration(s.response()), float64(op.Due)/1e9, n.during(op.Due))
+	}
 	for _, sentence := range n.words(s) {
 		fmt.Fprintf(&b, "  %s\n", sentence)
 	}
@@ -218,12 +222,39 @@ func SummaryText(w io.Writer, all []Summary) error {
 		for _, s := range cols {
 			fmt.Fprintf(&b, "  %20s", report.Duration(int64(s.Response)))
 		}
-		fmt.Fprintf(&b, "\n%-26s", "explained, n")
+		fmt.Fprintf(&b, "\n%-26s", "explained")
 		for _, s := range cols {
-			fmt.Fprintf(&b, "  %20s", fmt.Sprintf("%.1f %%, %d", 100*s.Explained, s.N))
+			fmt.Fprintf(&b, "  %20s", fmt.Sprintf("%.1f %%", 100*s.Explained))
 		}
-		b.WriteString("\n\n")
+		fmt.Fprintf(&b, "\n%-26s", "n noted of answered")
+		for _, s := range cols {
+			fmt.Fprintf(&b, "  %20s", fmt.Sprintf("%d of %d", s.N, s.Of))
+		}
+		b.WriteString("\n")
+		for _, s := range cols {
+			if s.Increase != nil {
+				fmt.Fprintf(&b, "%s\n", s.words())
+			}
+		}
+		b.WriteString("\n")
 	}
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+// words tells where an increase comes from: the stages that make up most of it.
+func (s Summary) words() string {
+	const most, enough = 3, 0.9
+	inc := s.Increase
+	var parts []string
+	sum := 0.0
+	for _, m := range inc.Stages {
+		if len(parts) == most || sum >= enough*inc.NS || m.NS <= 0 {
+			break
+		}
+		sum += m.NS
+		parts = append(parts, fmt.Sprintf("%s +%s", m.Stage, report.Duration(int64(m.NS))))
+	}
+	return fmt.Sprintf("%s: +%s over the baseline, %.1f %% of it explained: %s", strings.TrimPrefix(s.Phase, "fault "),
+		report.Duration(int64(inc.NS)), 100*inc.Explained, strings.Join(parts, ", "))
 }

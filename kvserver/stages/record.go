@@ -33,7 +33,8 @@ const (
 	Receive
 	// Apply is a run of entries A to B applied to the state.
 	Apply
-	// Lost says that A records could not be kept: notes came faster than they were written.
+	// Lost says that A records are not here: notes came faster than they were
+	// written, or made room for later ones.
 	Lost
 	kinds
 )
@@ -81,6 +82,10 @@ const (
 	ApplyDone
 )
 
+// Slow is the bit of a Request's Code that says that it was kept only because it
+// was slower than most, when many more came than are kept.
+const Slow = 0x80
+
 // NoPeer is the Peer of a record that is about no other member.
 const NoPeer = 0xff
 
@@ -88,7 +93,7 @@ const NoPeer = 0xff
 // for stages that were not passed.
 type Record struct {
 	Kind Kind
-	Code uint8 // of a Request: the kind of command, as its [Op]
+	Code uint8 // of a Request: the kind of command in kvserver's own numbers, and perhaps [Slow]
 	Peer uint8 // a member, by its place in the header's list
 	N    uint32
 	A, B uint64

@@ -4,18 +4,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 )
 
-// Bounds of a recorder. Requests beyond perDrain between two drains are not
-// noted: thousands a second tell all that there is to tell, and cost little.
+// Bounds of a recorder. Of the requests between two drains the first perDrain are
+// noted, and as many more that took longer than 99 of 100 did lately: thousands
+// a second tell all that there is to tell, and cost little.
 const (
 	drainEvery = 50 * time.Millisecond
 	perDrain   = 200
-	room       = 1 << 15 // records
+	room       = 1 << 15   // records
+	maxFile    = 512 << 20 // bytes: then the file becomes the old one, and the old one is gone
 )
 
 // A Recorder keeps notes and writes them to a file. A nil one keeps none: its
@@ -23,7 +26,12 @@ const (
 type Recorder struct {
 	base time.Time // carries a monotonic reading
 	zero int64     // the host's monotonic clock then
+	path string
+	head []byte // the header's line
 	file *os.File
+	size int64 // of the file
+	most int64 // that it may have
+	old  int64 // records in the old file
 	once sync.Once
 	stop chan struct{}
 	done chan struct{}
@@ -33,6 +41,9 @@ type Recorder struct {
 	buf    []Record
 	spare  []Record
 	quota  int // Requests that may be noted until the next drain
+	slow   int // the same, of slow ones
+	from   int64
+	took   durations
 	lost   uint64
 	failed bool
 }
@@ -42,7 +53,10 @@ func Open(path string, h Header) (*Recorder, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	r := &Recorder{base: time.Now(), stop: make(chan struct{}), done: make(chan struct{}), quota: perDrain, buf: make([]Record, 0, 1024)}
+	r := &Recorder{
+		base: time.Now(), path: path, most: maxFile, stop: make(chan struct{}), done: make(chan struct{}),
+		quota: perDrain, slow: perDrain, from: math.MaxInt64, buf: make([]Record, 0, 1024),
+	}
 	offset, err := clockOffset()
 	if err != nil {
 		return nil, err
@@ -56,7 +70,8 @@ func Open(path string, h Header) (*Recorder, error) {
 	if r.file, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644); err != nil {
 		return nil, err
 	}
-	if err := r.begin(append(line, '\n')); err != nil {
+	r.head = append(line, '\n')
+	if err := r.begin(); err != nil {
 		r.file.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -65,7 +80,7 @@ func Open(path string, h Header) (*Recorder, error) {
 }
 
 // begin writes a header behind the last whole record: a killed node may have left half of one.
-func (r *Recorder) begin(header []byte) error {
+func (r *Recorder) begin() error {
 	end, err := wholeLength(r.file)
 	if err != nil {
 		return err
@@ -76,7 +91,37 @@ func (r *Recorder) begin(header []byte) error {
 	if _, err := r.file.Seek(end, 0); err != nil {
 		return err
 	}
-	_, err = r.file.Write(header)
+	r.size = end + int64(len(r.head))
+	_, err = r.file.Write(r.head)
+	return err
+}
+
+// Old is the name of the file with what was noted before a file became too long.
+func Old(path string) string { return path + ".old" }
+
+// turn makes room: the file becomes the old one, and that one's records are gone.
+func (r *Recorder) turn() error {
+	lost := r.old
+	r.old = (r.size - int64(len(r.head))) / Size // or a little more: a node that was started again wrote several headers
+	if err := r.file.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(r.path, Old(r.path)); err != nil {
+		return err
+	}
+	var err error
+	if r.file, err = os.OpenFile(r.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644); err != nil {
+		return err
+	}
+	if err := r.begin(); err != nil || lost == 0 {
+		return err
+	}
+	return r.write((&Record{Kind: Lost, Peer: NoPeer, A: uint64(lost)}).Append(nil))
+}
+
+func (r *Recorder) write(b []byte) error {
+	n, err := r.file.Write(b)
+	r.size += int64(n)
 	return err
 }
 
@@ -96,14 +141,24 @@ func (r *Recorder) At(t time.Time) int64 {
 	return r.zero + int64(t.Sub(r.base))
 }
 
-// Wants reports whether the next Request would be kept, so that nobody makes notes in vain.
-func (r *Recorder) Wants() bool {
+// Wants reports whether n Requests that took so many ns shall be noted, and whether
+// only because they were slow: then they are no fair sample of all. Whoever asks notes them.
+func (r *Recorder) Wants(took int64, n int) (keep, slow bool) {
 	if r == nil {
-		return false
+		return false, false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.quota > 0
+	r.took.add(took)
+	switch {
+	case r.quota > 0:
+		r.quota -= n
+		return true, false
+	case took >= r.from && r.slow > 0:
+		r.slow -= n
+		return true, true
+	}
+	return false, false
 }
 
 // Note keeps a record.
@@ -113,12 +168,6 @@ func (r *Recorder) Note(rec *Record) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if rec.Kind == Request {
-		if r.quota <= 0 {
-			return
-		}
-		r.quota--
-	}
 	if len(r.buf) >= room || r.failed {
 		r.lost++
 		return
@@ -140,7 +189,7 @@ func (r *Recorder) drain() {
 		}
 		r.mu.Lock()
 		r.buf, r.spare = r.spare[:0], r.buf
-		r.quota = perDrain
+		r.quota, r.slow, r.from = perDrain, perDrain, r.took.slowest()
 		lost := r.lost
 		r.lost = 0
 		r.mu.Unlock()
@@ -154,7 +203,11 @@ func (r *Recorder) drain() {
 		if len(out) == 0 {
 			continue
 		}
-		if _, err := r.file.Write(out); err != nil {
+		err := r.write(out)
+		if err == nil && r.size > r.most {
+			err = r.turn()
+		}
+		if err != nil {
 			r.mu.Lock()
 			r.err, r.failed = err, true
 			r.mu.Unlock()
