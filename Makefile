@@ -26,7 +26,7 @@ unit: ## the quick part, without root and kernel
 vmtest: ## tests on a stock kernel in QEMU: netem, device mapper, cgroup v2 alone (apt; root the first time)
 	@GO="$(GO)" .ci/vmtest
 
-bench: build ## benchmarks: ratios within one run (root)
+bench: build ## benchmarks: ratios within one run, then goals beside what was measured (root)
 	@GO="$(GO)" .ci/bench
 
 bench-kv: build ## the key-value server beside etcd (built from the module proxy) and Redis, if it is installed (root)

@@ -90,9 +90,12 @@ func BenchmarkPrepare(b *testing.B) {
 	b.ReportMetric(quantile(closes, 0.5)/1e3, "close-p50-ms")
 }
 
-// BenchmarkImpair changes a delay, cuts a link and heals it.
+// BenchmarkImpair changes a delay, cuts a link and heals it. An exchange of one
+// byte with a real-time thread takes turns with it: what the host adds to any
+// request that another process answers.
 func BenchmarkImpair(b *testing.B) {
 	r := newRig(b, 2)
+	ask := byteEcho(b)
 	r.impair(b, 0, 1, wire.Impairment{Delay: time.Millisecond})
 	for _, bb := range []struct {
 		name string
@@ -105,107 +108,70 @@ func BenchmarkImpair(b *testing.B) {
 		{"rate", []wire.Impairment{{RateBitsPerSec: 1e6}, {RateBitsPerSec: 2e6}}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
-			var all []time.Duration
-			for i := 0; b.Loop(); i++ {
+			var all, host []time.Duration
+			for i := 0; b.Loop() || i < 200; i++ {
 				t0 := time.Now()
 				r.impair(b, 0, 1, bb.imps[i%2])
-				all = append(all, time.Since(t0))
+				t1 := time.Now()
+				ask()
+				all, host = append(all, t1.Sub(t0)), append(host, time.Since(t1))
 			}
-			slices.Sort(all)
-			b.ReportMetric(quantile(all, 0.5), "p50-µs")
-			b.ReportMetric(quantile(all, 0.99), "p99-µs")
+			for name, took := range map[string][]time.Duration{"": all, "host-": host} {
+				slices.Sort(took)
+				b.ReportMetric(quantile(took, 0.5), name+"p50-µs")
+				b.ReportMetric(quantile(took, 0.99), name+"p99-µs")
+				b.ReportMetric(quantile(took, 1), name+"max-µs")
+			}
+			b.ReportMetric(float64(len(all)), "n")
 		})
 	}
 }
 
-// pingPong answers on one locked thread what another asks, by blocking system
-// calls: the Go poller would cost more than the links that are compared.
-type pingPong struct{ ask, answer int }
-
-func (r *rig) pingPong(tb testing.TB, i, j int) *pingPong {
+// byteEcho returns a function that sends a byte to a real-time thread and waits
+// for its answer.
+func byteEcho(tb testing.TB) func() {
 	tb.Helper()
-	open := func(i, port int) (fd int) {
-		err := netns.Do(r.ns[i], func() (err error) {
-			if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
-				return err
-			}
-			limit := unix.NsecToTimeval(int64(time.Second))
-			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
-			return unix.Bind(fd, &unix.SockaddrInet4{Port: port})
-		})
-		if err != nil {
-			tb.Fatal(err)
-		}
-		return fd
-	}
-	p := &pingPong{ask: open(i, 0), answer: open(j, echoPort)}
-	if err := unix.Connect(p.ask, &unix.SockaddrInet4{Port: echoPort, Addr: IP4(j).As4()}); err != nil {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
 		tb.Fatal(err)
 	}
-	done, stopped := make(chan struct{}), make(chan struct{})
+	ours := os.NewFile(uintptr(fds[0]), "echo")
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	done := make(chan struct{})
 	go func() {
-		defer close(stopped)
-		runtime.LockOSThread()
-		buf := make([]byte, 64)
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with its scheduling
+		unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 20, Flags: unix.SCHED_FLAG_RESET_ON_FORK}, 0)
+		b := make([]byte, 1)
 		for {
-			select {
-			case <-done:
+			n, err := unix.Read(fds[1], b)
+			if err == unix.EINTR {
+				continue
+			}
+			if n == 0 || err != nil {
 				return
-			default:
 			}
-			n, from, err := unix.Recvfrom(p.answer, buf, 0)
-			if err == nil {
-				unix.Sendto(p.answer, buf[:n], 0, from)
-			}
+			unix.Write(fds[1], b)
 		}
 	}()
 	tb.Cleanup(func() {
-		close(done)
-		<-stopped
-		unix.Close(p.ask)
-		unix.Close(p.answer)
+		conn.Close()
+		<-done
+		unix.Close(fds[1])
 	})
-	return p
-}
-
-func (p *pingPong) rtts(n int) []time.Duration {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	all := make([]time.Duration, 0, n)
-	buf := make([]byte, 64)
-	for range n {
-		t0 := time.Now()
-		unix.Write(p.ask, buf)
-		if _, err := unix.Read(p.ask, buf); err == nil {
-			all = append(all, time.Since(t0))
+	b := make([]byte, 1)
+	return func() {
+		if _, err := conn.Write(b); err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := conn.Read(b); err != nil {
+			tb.Fatal(err)
 		}
 	}
-	return all
-}
-
-// BenchmarkHealthyPair compares the round trip of a healthy pair with that of a
-// bridge without any program, taking turns, while another pair is impaired.
-func BenchmarkHealthyPair(b *testing.B) {
-	r := newRig(b, 3)
-	r.impair(b, 0, 2, wire.Impairment{Delay: 10 * time.Millisecond})
-	bare := newRig(b, 0)
-	bare.steer.Close()
-	bare.steer = nil
-	bare.add(b, 0)
-	bare.add(b, 1)
-	with, without := r.pingPong(b, 0, 1), bare.pingPong(b, 0, 1)
-	with.rtts(200)
-	without.rtts(200)
-	var a, z []time.Duration
-	for b.Loop() {
-		a, z = append(a, with.rtts(100)...), append(z, without.rtts(100)...)
-	}
-	slices.Sort(a)
-	slices.Sort(z)
-	b.ReportMetric(quantile(a, 0.1), "p10-µs")
-	b.ReportMetric(quantile(z, 0.1), "bridge-p10-µs")
-	b.ReportMetric(quantile(a, 0.5), "p50-µs")
-	b.ReportMetric(quantile(z, 0.5), "bridge-p50-µs")
 }
 
 // paced sends n datagrams of size bytes, gap apart, each with its number and
@@ -319,86 +285,6 @@ func BenchmarkDelayError(b *testing.B) {
 				b.ReportMetric(float64(st.Lateness.P99)/1e3, "self-p99-µs")
 				b.ReportMetric(float64(st.Lateness.Max)/1e3, "self-max-µs")
 			}
-		})
-	}
-}
-
-// BenchmarkWireCPU sends 2000 frames a second through a delay of 10 ms, then none.
-func BenchmarkWireCPU(b *testing.B) {
-	r := newRig(b, 2)
-	r.impair(b, 0, 1, wire.Impairment{Delay: 10 * time.Millisecond})
-	stats := func() wire.Stats {
-		st, _, err := r.WireStats(b.Context(), false)
-		if err != nil {
-			b.Fatal(err)
-		}
-		return st
-	}
-	var cpu, spun, idle, took, rested time.Duration
-	for b.Loop() {
-		s0, t0 := stats(), time.Now()
-		r.paced(b, 0, 1, 4000, 64, 500*time.Microsecond)
-		s1, t1 := stats(), time.Now()
-		time.Sleep(500 * time.Millisecond)
-		s2 := stats()
-		cpu, spun, took = cpu+s1.CPU-s0.CPU, spun+s1.Spun-s0.Spun, took+t1.Sub(t0)
-		idle, rested = idle+s2.CPU-s1.CPU, rested+time.Since(t1)
-	}
-	b.ReportMetric(100*float64(cpu)/float64(took), "cpu-%")
-	b.ReportMetric(100*float64(spun)/float64(took), "spun-%")
-	b.ReportMetric(100*float64(idle)/float64(rested), "idle-cpu-%")
-}
-
-// BenchmarkWireFrames floods small datagrams through a delay, one frame each and
-// as super-packets of 60 that the wire splits. With single frames the sender is
-// the bottleneck, so the wire's own cost is given too.
-func BenchmarkWireFrames(b *testing.B) {
-	for _, bb := range []struct {
-		name    string
-		segment int
-		imp     wire.Impairment
-	}{
-		{"single", 0, wire.Impairment{Delay: time.Millisecond}},
-		{"split", 64, wire.Impairment{Delay: time.Millisecond, Duplicate: 1e-12}},
-	} {
-		b.Run(bb.name, func(b *testing.B) {
-			r := newRig(b, 2)
-			r.impair(b, 0, 1, bb.imp)
-			in := r.udp(b, 1, IP4(1), echoPort) // nobody reads: the receiver's work is not the wire's
-			in.SetReadBuffer(4096)
-			out := r.udp(b, 0, IP4(0), 0)
-			raw, err := out.SyscallConn()
-			if err != nil {
-				b.Fatal(err)
-			}
-			buf, sends := make([]byte, 64), 10_000
-			if bb.segment > 0 {
-				buf, sends = make([]byte, 60*bb.segment), 500
-				raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, bb.segment) })
-				if err != nil {
-					b.Skip("no UDP segmentation: ", err)
-				}
-			}
-			dst := &unix.SockaddrInet4{Port: echoPort, Addr: IP4(1).As4()}
-			s0, _, _ := r.WireStats(b.Context(), true)
-			t0 := time.Now()
-			for b.Loop() {
-				raw.Control(func(fd uintptr) {
-					for range sends {
-						unix.Sendto(int(fd), buf, 0, dst)
-					}
-				})
-			}
-			sending := time.Since(t0)
-			s1, _, err := r.WireStats(b.Context(), false)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.ReportMetric(float64(s1.Writes-s0.Writes)/sending.Seconds(), "frames/s")
-			b.ReportMetric((s1.CPU-s0.CPU).Seconds()*1e6/float64(s1.Writes-s0.Writes), "cpu-µs/frame")
-			b.ReportMetric(float64(s1.Overruns-s0.Overruns), "overruns")
-			b.ReportMetric(100*float64(s1.CPU-s0.CPU)/float64(sending), "cpu-%")
-			b.ReportMetric(float64(s1.Yields-s0.Yields), "yields")
 		})
 	}
 }
