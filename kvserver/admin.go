@@ -2,15 +2,11 @@ package kvserver
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
-	"runtime"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -19,69 +15,22 @@ import (
 // redisVersion is told to clients that adapt to the server's age.
 const redisVersion = "7.0.0"
 
-// A Status is the answer to GET /status.
-type Status struct {
-	ID           string `json:"id"`
-	Role         string `json:"role"` // leader, follower, candidate, shutdown
-	Term         uint64 `json:"term"`
-	Leader       string `json:"leader"`        // id, "" if none is known
-	LeaderClient string `json:"leader_client"` // where clients reach it
-	Readable     bool   `json:"readable"`      // leader, and the barrier of its term is applied
-	Commit       uint64 `json:"commit"`
-	Applied      uint64 `json:"applied"` // of Raft; entries of commands and of Raft itself
-	LastIndex    uint64 `json:"last_index"`
-	Snapshot     uint64 `json:"snapshot"` // index of the last snapshot
-	Keys         int    `json:"keys"`
-	Won          int    `json:"won"`  // how often this process became leader
-	Lost         int    `json:"lost"` // and ceased to be
-	Log          string `json:"log"`
-	Reads        string `json:"reads"`
-	Lock         string `json:"lock"`
-	LockShards   int    `json:"lock_shards,omitempty"` // of mode sharded
-	Peers        []Peer `json:"peers"`
-	UptimeNS     int64  `json:"uptime_ns"`
-	Go           string `json:"go"`
-}
-
-func (s *server) status() Status {
-	g := s.groups[0]
-	_, leader := g.raft.LeaderWithID()
-	st := Status{
-		ID: s.c.ID, Role: strings.ToLower(g.raft.State().String()), Term: g.raft.CurrentTerm(), Leader: string(leader),
-		Commit: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(), LastIndex: g.raft.LastIndex(),
-		Log: s.c.Log, Reads: s.c.Reads, Lock: s.c.Lock, LockShards: s.c.LockShards, Peers: s.c.Peers,
-		UptimeNS: time.Since(s.started).Nanoseconds(), Go: runtime.Version(),
-	}
-	st.Snapshot, _ = strconv.ParseUint(g.raft.Stats()["last_snapshot_index"], 10, 64)
-	for _, p := range s.c.Peers {
-		if p.ID == st.Leader {
-			st.LeaderClient = p.Client
-		}
-	}
-	if term, ok := g.reads.leads(); ok {
-		st.Readable = g.reads.readyFor(term)
-	}
-	st.Keys = g.fsm.keys.reader().size()
-	g.changes.Lock()
-	st.Won, st.Lost = g.changes.won, g.changes.lost
-	g.changes.Unlock()
-	return st
-}
-
 // serveAdmin serves the admin endpoint, HTTP and JSON, until ctx ends.
 //
 //	GET  /status       Status
 //	GET  /metrics      Metrics
-//	GET  /statehash    {"applied":n,"sha256":"..."}: equal on replicas that applied the same commands
-//	POST /kick         stand for election now
-//	POST /transfer     {"to":"n2"}; without a body, to whoever is most up to date
-//	POST /stepdown     the same, to whoever is most up to date
-//	POST /snapshot     take a snapshot now
+//	GET  /statehash    StateHash
+//	POST /kick         {"shard":0}: stand for election now
+//	POST /transfer     {"shard":0,"to":"n2"}; without to, to whoever is most up to date
+//	POST /stepdown     {"shard":0}: the same, to whoever is most up to date
+//	POST /snapshot     take a snapshot of all shards now
 //	POST /fault/gcpause {"length_ns":n}: stop the world for so long; answers {"pause_ns":m}
 //	GET  /clock        Clocks
 //	POST /fault/clock  ClockRequest: set the wall clock wrong; {} makes it right
 //	POST /fault/gcstorm StormRequest: keep the collector at work; a heap of 0 ends it
 //	     /debug/pprof/
+//
+// Without a body, a POST is about shard 0.
 //
 // Errors are {"error":"..."} with status 400 (bad request), 409 (not possible
 // now), 501 (not on this system) or 504 (no answer in time). A call ends
@@ -105,9 +54,9 @@ func (s *server) adminMux(ctx context.Context) *http.ServeMux {
 		"GET /status":         func(context.Context, json.RawMessage) (any, error) { return s.status(), nil },
 		"GET /metrics":        func(context.Context, json.RawMessage) (any, error) { return s.metrics(), nil },
 		"GET /statehash":      s.stateHash,
-		"POST /kick":          func(context.Context, json.RawMessage) (any, error) { return done, s.groups[0].kick() },
+		"POST /kick":          s.kick,
 		"POST /transfer":      s.transfer,
-		"POST /stepdown":      func(ctx context.Context, _ json.RawMessage) (any, error) { return s.transfer(ctx, nil) },
+		"POST /stepdown":      s.stepDown,
 		"POST /snapshot":      s.snapshot,
 		"POST /fault/gcpause": s.gcPause,
 		"GET /clock":          s.clock.read,
@@ -174,42 +123,66 @@ func adminReply(w http.ResponseWriter, out any, err error) {
 	json.NewEncoder(w).Encode(out) // a caller that has gone needs no answer
 }
 
-func (s *server) stateHash(context.Context, json.RawMessage) (any, error) {
-	v := s.groups[0].fsm.view()
-	defer v.release()
-	sum := v.hash()
-	return struct {
-		Applied uint64 `json:"applied"` // last entry that holds commands
-		SHA256  string `json:"sha256"`
-	}{v.applied, hex.EncodeToString(sum[:])}, nil
+// A shardRequest says which shard is meant, and who is to lead it.
+type shardRequest struct {
+	Shard int    `json:"shard"`
+	To    string `json:"to"`
+}
+
+// meant reads the body of a request about one shard; without one, it is shard 0.
+func (s *server) meant(in json.RawMessage) (*group, shardRequest, error) {
+	var req shardRequest
+	if in != nil {
+		if err := json.Unmarshal(in, &req); err != nil {
+			return nil, req, fmt.Errorf("%w: %v", errBadRequest, err)
+		}
+	}
+	if req.Shard < 0 || req.Shard >= len(s.groups) {
+		return nil, req, fmt.Errorf("%w: shard %d is not in 0..%d", errBadRequest, req.Shard, len(s.groups)-1)
+	}
+	return s.groups[req.Shard], req, nil
+}
+
+func (s *server) kick(_ context.Context, in json.RawMessage) (any, error) {
+	g, _, err := s.meant(in)
+	if err != nil {
+		return nil, err
+	}
+	return done, g.kick()
+}
+
+func (s *server) stepDown(ctx context.Context, in json.RawMessage) (any, error) {
+	g, _, err := s.meant(in)
+	if err != nil {
+		return nil, err
+	}
+	return done, await(ctx, g.raft.LeadershipTransfer())
 }
 
 func (s *server) transfer(ctx context.Context, in json.RawMessage) (any, error) {
-	var req struct {
-		To string `json:"to"`
-	}
-	if in != nil {
-		if err := json.Unmarshal(in, &req); err != nil {
-			return nil, fmt.Errorf("%w: %v", errBadRequest, err)
-		}
-	}
-	if req.To == "" {
-		return done, await(ctx, s.groups[0].raft.LeadershipTransfer())
+	g, req, err := s.meant(in)
+	switch {
+	case err != nil:
+		return nil, err
+	case req.To == "":
+		return s.stepDown(ctx, in)
 	}
 	for _, p := range s.c.Peers {
 		if p.ID == req.To {
-			return done, await(ctx, s.groups[0].raft.LeadershipTransferToServer(raft.ServerID(p.ID), raft.ServerAddress(p.Raft)))
+			return done, await(ctx, g.raft.LeadershipTransferToServer(raft.ServerID(p.ID), raft.ServerAddress(p.Raft)))
 		}
 	}
 	return nil, fmt.Errorf("%w: no peer is called %q", errBadRequest, req.To)
 }
 
 func (s *server) snapshot(ctx context.Context, _ json.RawMessage) (any, error) {
-	err := await(ctx, s.groups[0].raft.Snapshot())
-	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
-		err = nil
+	var errs []error
+	for _, g := range s.groups {
+		if err := await(ctx, g.raft.Snapshot()); !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			errs = append(errs, err)
+		}
 	}
-	return done, err
+	return done, errors.Join(errs...)
 }
 
 const maxPause = time.Minute

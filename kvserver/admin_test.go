@@ -112,7 +112,7 @@ func TestReadModes(t *testing.T) {
 			}
 			follower := k.dial((lead + 1) % 3)
 			if mode == "lease" {
-				follower.must("(error) MOVED 0 "+k.conf[lead].Client, "GET", "k")
+				follower.must(movedReply("k", k.conf[lead].Client), "GET", "k")
 				return
 			}
 			eventually(t, "local read on a follower", func() bool { return follower.do("GET", "k") == `"w"` })

@@ -31,6 +31,7 @@ func newTable() table {
 		{name: "command", arity: -1, local: command},
 		{name: "config", arity: -2, local: config},
 		{name: "client", arity: -2, local: clientCommand},
+		{name: "cluster", arity: -2, local: clusterCommand},
 		{name: "hello", arity: -1, local: hello},
 		{name: "readonly", arity: 1, barrier: true, local: stale(true)},
 		{name: "readwrite", arity: 1, barrier: true, local: stale(false)},
@@ -167,7 +168,7 @@ func hello(f *front, w *respWriter, cl *client, args [][]byte) {
 	w.number(2)
 	w.bulk("id")
 	w.number(cl.id)
-	for _, s := range []string{"mode", "standalone", "role", f.role(), "modules"} {
+	for _, s := range []string{"mode", f.mode(), "role", f.role(), "modules"} {
 		w.bulk(s)
 	}
 	w.array(0)

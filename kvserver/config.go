@@ -27,7 +27,9 @@ type Config struct {
 	Log   string `json:"log,omitempty"`   // "wal" (default), "bolt", or "memory", which survives nothing
 	Reads string `json:"reads,omitempty"` // "readindex" (default), "lease", "local"
 	Lock  string `json:"lock,omitempty"`  // of the state: "rw" (default), "global", "sharded", "lockfree-read"
-	Kick  bool   `json:"kick,omitempty"`  // on its very first start, this node stands for election at once
+	Kick  bool   `json:"kick,omitempty"`  // on its very first start, this node stands for election at once: of several shards, for every len(Peers)-th, from that of its own place in Peers
+
+	Shards int `json:"shards,omitempty"` // Raft groups, each with its share of the keys; default 1; must not change once the cluster has started
 
 	LockShards int `json:"lock_shards,omitempty"` // locks of mode "sharded", over which keys are spread; default 16
 
@@ -45,13 +47,14 @@ type Config struct {
 	SnapshotInterval  Duration `json:"snapshot_interval,omitempty"`  // how often that is looked at; default 30s
 	TrailingLogs      uint64   `json:"trailing_logs,omitempty"`      // entries kept behind a snapshot; default 4096
 
+	// Of each shard:
 	MaxBatch      int `json:"max_batch,omitempty"`       // commands in one Raft entry; default 4096
 	MaxBatchBytes int `json:"max_batch_bytes,omitempty"` // bytes in one Raft entry, unless one command alone is larger; default 256 KiB
 	MaxQueue      int `json:"max_queue,omitempty"`       // writes waiting to be proposed; default 65536
 	MaxQueueBytes int `json:"max_queue_bytes,omitempty"` // their bytes; default 64 MiB
 	MaxClients    int `json:"max_clients,omitempty"`     // connections; default 10000
 	LogCache      int `json:"log_cache,omitempty"`       // entries held in memory for followers; default 1024
-	SegmentBytes  int `json:"segment_bytes,omitempty"`   // size of one wal file; default 64 MiB
+	SegmentBytes  int `json:"segment_bytes,omitempty"`   // size of one wal file; default 64 MiB divided among the shards
 
 	Stages    string `json:"stages,omitempty"`     // file for notes of when requests passed their stages; none if empty
 	Bug       string `json:"bug,omitempty"`        // one of Bugs, planted to be found; needs AllowBugs
@@ -129,6 +132,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.LockShards = cmp.Or(c.LockShards, 16)
 	}
 	c.LeaderWrite = cmp.Or(c.LeaderWrite, "parallel")
+	c.Shards = cmp.Or(c.Shards, 1)
 	c.Heartbeat = cmp.Or(c.Heartbeat, Duration(time.Second))
 	c.Election = cmp.Or(c.Election, c.Heartbeat)
 	c.Lease = cmp.Or(c.Lease, c.Heartbeat/2)
@@ -145,7 +149,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxQueueBytes = cmp.Or(c.MaxQueueBytes, 64<<20)
 	c.MaxClients = cmp.Or(c.MaxClients, 10_000)
 	c.LogCache = cmp.Or(c.LogCache, 1024)
-	c.SegmentBytes = cmp.Or(c.SegmentBytes, 64<<20)
+	c.SegmentBytes = cmp.Or(c.SegmentBytes, 64<<20/max(c.Shards, 1))
 	c.LogLevel = cmp.Or(c.LogLevel, "info")
 	if c.Bug == noBug {
 		c.Bug = ""
@@ -249,6 +253,7 @@ func (c Config) checkNumbers() (errs []error) {
 		v        int
 		min, max int
 	}{
+		{"shards", c.Shards, 1, maxShards},
 		{"max_batch", c.MaxBatch, 1, 1 << 16},
 		{"max_batch_bytes", c.MaxBatchBytes, 1 << 10, 8 << 20},
 		{"max_queue", c.MaxQueue, 1, 1 << 24},

@@ -167,7 +167,11 @@ func (f *front) serveBuffered(cl *client) error {
 			if args, err = cl.in.next(); args == nil {
 				break
 			}
-			cl.plan = append(cl.plan, f.table.parse(args))
+			s := f.table.parse(args)
+			if len(f.groups) > 1 {
+				s.route(len(f.groups))
+			}
+			cl.plan = append(cl.plan, s)
 		}
 		cl.parsed = f.notes.Now()
 		f.commands.Add(uint64(len(cl.plan)))
@@ -193,15 +197,15 @@ func (f *front) serveBuffered(cl *client) error {
 // their place in the log, and anything else waits for the writes before it.
 func (f *front) begin(cl *client, plan []step) (n int) {
 	local := cl.stale || f.c.Reads == "local"
-	n, class := cut(plan, local)
+	n, class, shard := cut(plan, local)
 	if class == classWrite {
 		cl.drain(maxPending-1, maxPendingBytes)
-		f.start(cl, plan[:n])
+		f.start(cl, f.groups[shard], plan[:n])
 		return n
 	}
 	cl.drain(0, 0)
 	r := &cl.own
-	r.class, r.group, r.plan, r.received, r.parsed = class, f.groups[0], plan[:n], cl.received, cl.parsed
+	r.class, r.group, r.plan, r.received, r.parsed = class, f.groups[shard], plan[:n], cl.received, cl.parsed
 	r.call.fill(r.plan)
 	r.call.at = passage{queued: f.notes.Now()}
 	if class == classRead && !local {
@@ -221,9 +225,9 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 }
 
 // start proposes a run of writes. The writer will answer it.
-func (f *front) start(cl *client, plan []step) {
+func (f *front) start(cl *client, g *group, plan []step) {
 	r := cl.next()
-	r.class, r.group, r.plan, r.bytes = classWrite, f.groups[0], append(r.plan[:0], plan...), 0
+	r.class, r.group, r.plan, r.bytes = classWrite, g, append(r.plan[:0], plan...), 0
 	r.received, r.parsed = cl.received, cl.parsed
 	for i := range plan {
 		r.bytes += plan[i].bytes
@@ -243,28 +247,27 @@ func (f *front) start(cl *client, plan []step) {
 	}
 }
 
-// cut returns how many commands at the head of plan make a run, and its class.
-func cut(plan []step, local bool) (n int, c class) {
+// cut returns how many commands at the head of plan make a run, its class and its shard.
+func cut(plan []step, local bool) (n int, c class, shard int) {
 	for i := range plan {
 		s := &plan[i]
 		switch {
 		case s.bad != "":
 		case s.spec.barrier:
-			if n == 0 {
-				return 1, classLocal
-			}
-			return n, c
+			return max(n, 1), c, shard // with n 0, c is classLocal
 		case s.op.kind == 0:
+		case c != classLocal && s.shard != shard:
+			return n, c, shard
 		case local && c != classLocal && (c == classRead) != s.op.kind.isRead():
-			return n, c
+			return n, c, shard
 		case !s.op.kind.isRead():
-			c = classWrite
+			c, shard = classWrite, s.shard
 		case c == classLocal:
-			c = classRead
+			c, shard = classRead, s.shard
 		}
 		n++
 	}
-	return n, c
+	return n, c, shard
 }
 
 // fill gives the call the operations of plan.
@@ -339,6 +342,9 @@ func (f *front) answer(cl *client, r *run) {
 		case s.op.kind == 0:
 			s.spec.local(f, cl.w, cl, s.args)
 		default:
+			if res := &c.res[s.at]; res.code == resFail {
+				res.s = withSlot(res.s, &s.op)
+			}
 			f.reply(cl.w, &c.res[s.at])
 			c.res[s.at] = result{}
 		}
@@ -460,7 +466,7 @@ func (f *front) note(cl *client, r *run) {
 			continue // not of a history's kinds
 		}
 		cl.notes = append(cl.notes, stages.Record{
-			Kind: stages.Request, Code: uint8(o.kind) | mark, Peer: stages.NoPeer, N: uint32(cl.id),
+			Kind: stages.Request, Group: uint8(r.group.index), Code: uint8(o.kind) | mark, Peer: stages.NoPeer, N: uint32(cl.id),
 			A: stages.Hash(o.args[0], value), B: at.index,
 			T: [...]int64{
 				stages.Received: r.received, stages.Parsed: r.parsed, stages.Queued: at.queued, stages.Proposed: at.proposed,
@@ -475,6 +481,14 @@ func nudge(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// mode is how clients should see this cluster, in Redis' words.
+func (f *front) mode() string {
+	if len(f.groups) > 1 {
+		return "cluster"
+	}
+	return "standalone"
 }
 
 // role is this node's in Redis' words: it is a master if it leads any group.

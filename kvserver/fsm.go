@@ -54,6 +54,7 @@ type fsm struct {
 
 	ops   []op // scratch of Raft's goroutine
 	notes *stages.Recorder
+	group uint8 // for notes
 	bugs  fsmBugs
 }
 
@@ -85,7 +86,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		f.keys.publish()
 		f.locks.end(&t)
 		f.notes.Note(&stages.Record{
-			Kind: stages.Apply, Peer: stages.NoPeer, A: logs[0].Index, B: logs[len(logs)-1].Index,
+			Kind: stages.Apply, Group: f.group, Peer: stages.NoPeer, A: logs[0].Index, B: logs[len(logs)-1].Index,
 			T: [9]int64{stages.ApplyBegun: begun, stages.ApplyLocked: begun + t.waited, stages.ApplyDone: f.notes.Now()},
 		})
 	}()

@@ -215,7 +215,7 @@ func TestOutcomes(t *testing.T) {
 	c2.must("OK", "SET", "k", "4")
 
 	g.heal()
-	want := "(error) MOVED 0 " + k.conf[heir].Client
+	want := movedReply("k", k.conf[heir].Client)
 	eventually(t, "redirect from the deposed leader", func() bool { return c.do("SET", "k", "5") == want || k.leader() != heir })
 	k.dial(k.leader()).must(`"4"`, "GET", "k")
 }

@@ -19,11 +19,13 @@ import (
 // A group is one Raft group as this node has it: a log, a state machine, and
 // what brings writes and reads to them.
 type group struct {
-	c     Config
+	c     Config // the node's, but for Dir, which is the group's
+	index int    // the shard, from 0
 	log   hclog.Logger
 	clock *wallClock
 	notes *stages.Recorder
 	fresh bool // this is the group's first start on this node
+	stand bool // and it is for this node to lead it
 
 	store   *storage
 	trans   *transport
@@ -37,13 +39,18 @@ type group struct {
 	proposing chan struct{} // closed when the proposer has ended
 }
 
-func newGroup(s *server) *group {
+func newGroup(s *server, index int) *group {
 	g := &group{
-		c: s.c, log: s.log, clock: &s.clock, notes: s.notes,
+		c: s.c, index: index, log: s.log, clock: &s.clock, notes: s.notes,
 		fsm: newFSM(s.c), leads: make(chan bool, 16), proposing: make(chan struct{}),
 	}
+	g.c.Dir = s.c.groupDir(index)
+	if s.c.Shards > 1 {
+		g.log = s.log.Named(fmt.Sprint("shard", index))
+	}
+	g.stand = s.c.Kick && (s.c.Shards == 1 || s.c.Peers[index%len(s.c.Peers)].ID == s.c.ID)
 	g.fsm.bugs = newFSMBugs(s.c)
-	g.fsm.notes, g.fsm.locks.meter = s.notes, &s.locks
+	g.fsm.notes, g.fsm.group, g.fsm.locks.meter = s.notes, uint8(index), &s.locks
 	return g
 }
 
@@ -52,6 +59,7 @@ func (g *group) open(between seams) (err error) {
 	if g.store, err = openStorage(g.c, g.log.Named("store"), g.notes, between.store); err != nil {
 		return err
 	}
+	g.store.meter.group = uint8(g.index)
 	return g.startRaft()
 }
 
@@ -170,9 +178,6 @@ func (g *group) run(ctx context.Context, all *errgroup.Group) {
 		g.writes.run(ctx)
 	}()
 	all.Go(func() error { return g.watchLeadership(ctx) })
-	if g.fresh && g.c.Kick || len(g.c.Peers) == 1 {
-		all.Go(func() error { return g.kickOff(ctx) })
-	}
 }
 
 // leaderChanges counts how often this node won and lost leadership.
@@ -236,13 +241,15 @@ func await(ctx context.Context, f raft.Future) error {
 
 // redirect says why this node does not serve: where the leader is, or that it knows none.
 func (g *group) redirect() string {
-	_, id := g.raft.LeaderWithID()
-	if string(id) != g.c.ID {
-		for _, p := range g.c.Peers {
-			if p.ID == string(id) {
-				return "MOVED 0 " + p.Client
-			}
-		}
+	if i := g.leader(); i >= 0 && g.c.Peers[i].ID != g.c.ID {
+		return movedWord + g.c.Peers[i].Client
 	}
 	return "UNAVAIL no leader is known"
+}
+
+// leader is the place among the peers of who leads the group, as far as this
+// node knows; -1 if it knows nobody.
+func (g *group) leader() int {
+	_, id := g.raft.LeaderWithID()
+	return slices.IndexFunc(g.c.Peers, func(p Peer) bool { return p.ID == string(id) })
 }

@@ -56,17 +56,24 @@ type Latency struct {
 	MaxNS  int64 `json:"max_ns"`
 }
 
-func (h *histogram) summary() Latency {
+func (h *histogram) summary() Latency { return summaryOf(h) }
+
+// summaryOf summarizes what several histograms have counted.
+func summaryOf(all ...*histogram) Latency {
 	var counts [8 * 61]int64
-	var total int64
-	for i := range counts {
-		counts[i] = h.bucket[i].Load()
-		total += counts[i]
+	var total, sum, most int64
+	for _, h := range all {
+		for i := range counts {
+			n := h.bucket[i].Load()
+			counts[i] += n
+			total += n
+		}
+		sum += h.sum.Load()
+		most = max(most, h.max.Load())
 	}
 	if total == 0 {
 		return Latency{}
 	}
-	most := h.max.Load()
 	quantile := func(permille int64) int64 {
 		rank := (total*permille + 999) / 1000
 		for i, n := range counts {
@@ -76,6 +83,5 @@ func (h *histogram) summary() Latency {
 		}
 		return most
 	}
-	sum := h.sum.Load()
 	return Latency{Count: total, SumNS: sum, MeanNS: sum / total, P50NS: quantile(500), P99NS: quantile(990), MaxNS: most}
 }

@@ -8,12 +8,31 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
 )
 
-// kickOff makes the first election immediate: as soon as the peers listen, this
-// node stands for election, until there is some leader.
+// kickOff makes the first election of the groups that are this node's to lead
+// immediate: as soon as the peers listen, it stands for election in each, until
+// there is some leader. Later nobody cares who leads what.
+func (s *server) kickOff(ctx context.Context) error {
+	var own []*group
+	for _, g := range s.groups {
+		if g.fresh && g.stand || len(s.c.Peers) == 1 {
+			own = append(own, g)
+		}
+	}
+	if len(own) == 0 {
+		return nil
+	}
+	s.awaitPeers(ctx)
+	all := errgroup.Group{}
+	for _, g := range own {
+		all.Go(func() error { return g.kickOff(ctx) })
+	}
+	return all.Wait()
+}
+
 func (g *group) kickOff(ctx context.Context) error {
-	g.awaitPeers(ctx)
 	retry := time.NewTicker(50 * time.Millisecond)
 	defer retry.Stop()
 	for {
@@ -34,9 +53,9 @@ func (g *group) kickOff(ctx context.Context) error {
 }
 
 // awaitPeers waits until all peers listen, or a quorum does and a second has gone by.
-func (g *group) awaitPeers(ctx context.Context) {
+func (s *server) awaitPeers(ctx context.Context) {
 	start := time.Now()
-	missing := slices.DeleteFunc(slices.Clone(g.c.Peers), func(p Peer) bool { return p.ID == g.c.ID })
+	missing := slices.DeleteFunc(slices.Clone(s.c.Peers), func(p Peer) bool { return p.ID == s.c.ID })
 	retry := time.NewTicker(500 * time.Microsecond)
 	defer retry.Stop()
 	for {
@@ -47,7 +66,7 @@ func (g *group) awaitPeers(ctx context.Context) {
 			}
 			return err == nil
 		})
-		if len(missing) == 0 || len(missing) <= (len(g.c.Peers)-1)/2 && time.Since(start) > time.Second {
+		if len(missing) == 0 || len(missing) <= (len(s.c.Peers)-1)/2 && time.Since(start) > time.Second {
 			return
 		}
 		select {

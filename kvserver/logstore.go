@@ -98,6 +98,7 @@ type meteredLog struct {
 	raft.LogStore
 	before         func([]*raft.Log) // if not nil, gets what is about to be stored
 	notes          *stages.Recorder
+	group          uint8 // for notes
 	disk           diskTimes
 	store          histogram
 	entries, bytes atomic.Uint64
@@ -124,7 +125,7 @@ func (m *meteredLog) StoreLogs(logs []*raft.Log) error {
 	m.bytes.Add(uint64(n))
 	if m.notes != nil && err == nil && len(logs) > 0 {
 		rec := stages.Record{
-			Kind: stages.Store, Peer: stages.NoPeer, N: uint32(n), A: logs[0].Index, B: logs[len(logs)-1].Index,
+			Kind: stages.Store, Group: m.group, Peer: stages.NoPeer, N: uint32(n), A: logs[0].Index, B: logs[len(logs)-1].Index,
 			T: [9]int64{stages.StoreBegun: m.notes.At(start), stages.StoreDone: m.notes.At(start.Add(took))},
 		}
 		m.disk.note(&rec, m.notes)

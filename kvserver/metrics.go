@@ -38,7 +38,8 @@ type Metrics struct {
 	AheadAsked uint64  `json:"ahead_asked"` // of these, those whose answers were of use
 
 	Locks   Locks             `json:"locks"`
-	Raft    map[string]string `json:"raft"`
+	Raft    map[string]string `json:"raft"`             // of shard 0; the others' are in Shards
+	Shards  []ShardMetrics    `json:"shards,omitempty"` // if there are several; the sums are above
 	Runtime Runtime           `json:"runtime"`
 }
 
@@ -52,6 +53,17 @@ type Locks struct {
 	ApplyHold Latency `json:"apply_hold"` // the rest of it
 	ReadWait  Latency `json:"read_wait"`
 	ReadHold  Latency `json:"read_hold"`
+}
+
+// ShardMetrics are those of one shard, with the meaning they have in Metrics.
+type ShardMetrics struct {
+	Entries       uint64            `json:"entries"`
+	EntryCommands uint64            `json:"entry_commands"`
+	Queued        int               `json:"queued"`
+	Commit        Latency           `json:"commit"`
+	Store         Latency           `json:"store"`
+	ReadWait      Latency           `json:"read_wait"`
+	Raft          map[string]string `json:"raft"`
 }
 
 // Runtime is what the Go runtime says of itself (runtime/metrics).
@@ -78,24 +90,37 @@ type RuntimeH struct {
 
 func (s *server) metrics() Metrics {
 	now := time.Now()
-	g := s.groups[0]
-	ahead, asked := g.trans.aheads()
-	g.writes.mu.Lock()
-	queued := len(g.writes.queue)
-	g.writes.mu.Unlock()
-	return Metrics{
+	m := Metrics{
 		AtNS: now.UnixNano(), UptimeNS: now.Sub(s.started).Nanoseconds(),
 		Clients: s.front.clients.Load(), Commands: s.front.commands.Load(), Failures: s.front.failures.Load(),
-		Entries: g.writes.entries.Load(), EntryCommands: g.writes.commands.Load(), Queued: queued, Commit: g.writes.commit.summary(),
-		Store: g.store.meter.store.summary(), StoreEntries: g.store.meter.entries.Load(), StoreBytes: g.store.meter.bytes.Load(),
-		ReadsConfirmed: g.reads.confirmed.Load(), ReadRounds: g.reads.rounds.Load(), ReadWait: g.reads.wait.summary(),
-		PeerRPCs: g.trans.rpcs.Load(), PeerFailed: g.trans.failed.Load(), PeerRTT: g.trans.rtt.summary(), SentAhead: ahead, AheadAsked: asked,
 		Locks: Locks{
 			Mode: s.c.Lock, Shards: s.c.LockShards, ApplyWait: s.locks.applyWait.summary(), ApplyHold: s.locks.applyHold.summary(),
 			ReadWait: s.locks.readWait.summary(), ReadHold: s.locks.readHold.summary(),
 		},
-		Raft: g.raft.Stats(), Runtime: runtimeMetrics(),
+		Raft: s.groups[0].raft.Stats(), Runtime: runtimeMetrics(),
 	}
+	var commit, store, wait, rtt []*histogram
+	for i, g := range s.groups {
+		commit, store = append(commit, &g.writes.commit), append(store, &g.store.meter.store)
+		wait, rtt = append(wait, &g.reads.wait), append(rtt, &g.trans.rtt)
+		ahead, asked := g.trans.aheads()
+		one := ShardMetrics{Entries: g.writes.entries.Load(), EntryCommands: g.writes.commands.Load(), Queued: g.writes.waiting()}
+		m.Entries, m.EntryCommands, m.Queued = m.Entries+one.Entries, m.EntryCommands+one.EntryCommands, m.Queued+one.Queued
+		m.StoreEntries, m.StoreBytes = m.StoreEntries+g.store.meter.entries.Load(), m.StoreBytes+g.store.meter.bytes.Load()
+		m.ReadsConfirmed, m.ReadRounds = m.ReadsConfirmed+g.reads.confirmed.Load(), m.ReadRounds+g.reads.rounds.Load()
+		m.PeerRPCs, m.PeerFailed = m.PeerRPCs+g.trans.rpcs.Load(), m.PeerFailed+g.trans.failed.Load()
+		m.SentAhead, m.AheadAsked = m.SentAhead+ahead, m.AheadAsked+asked
+		if len(s.groups) == 1 {
+			break
+		}
+		one.Commit, one.Store, one.ReadWait = g.writes.commit.summary(), g.store.meter.store.summary(), g.reads.wait.summary()
+		if one.Raft = m.Raft; i > 0 {
+			one.Raft = g.raft.Stats()
+		}
+		m.Shards = append(m.Shards, one)
+	}
+	m.Commit, m.Store, m.ReadWait, m.PeerRTT = summaryOf(commit...), summaryOf(store...), summaryOf(wait...), summaryOf(rtt...)
+	return m
 }
 
 func runtimeMetrics() Runtime {
@@ -173,7 +198,7 @@ func (s *server) infoText() string {
 			fmt.Fprintf(&b, "%s:%v\r\n", pairs[i], pairs[i+1])
 		}
 	}
-	section("Server", "redis_version", redisVersion, "redis_mode", "standalone", "server_name", "kvserver",
+	section("Server", "redis_version", redisVersion, "redis_mode", s.front.mode(), "server_name", "kvserver",
 		"go_version", st.Go, "os", runtime.GOOS, "node_id", st.ID, "uptime_in_seconds", st.UptimeNS/1e9, "server_time_usec", s.clock.now().UnixMicro())
 	section("Clients", "connected_clients", m.Clients, "maxclients", s.c.MaxClients)
 	section("Memory", "used_memory", m.Runtime.HeapBytes, "total_memory", m.Runtime.TotalBytes)
@@ -192,6 +217,15 @@ func (s *server) infoText() string {
 		raft = append(raft, fmt.Sprintf("peer%d", i), fmt.Sprintf("id=%s,raft=%s,client=%s", p.ID, p.Raft, p.Client))
 	}
 	section("Raft", raft...)
+	if len(st.Shards) > 0 {
+		var shards []any
+		for i, one := range st.Shards {
+			shards = append(shards, fmt.Sprint("shard", i), fmt.Sprintf("slots=%d-%d,role=%s,leader=%s,term=%d,applied=%d,keys=%d",
+				one.FirstSlot, one.LastSlot, one.Role, one.Leader, one.Term, one.Applied, one.Keys))
+		}
+		section("Cluster", "cluster_enabled", 1)
+		section("Shards", shards...)
+	}
 	section("Keyspace", "db0", fmt.Sprintf("keys=%d,expires=0,avg_ttl=0", st.Keys))
 	return b.String()
 }

@@ -283,6 +283,13 @@ func (p *proposer) expire(now time.Time) {
 	}
 }
 
+// waiting is how many commands are in the queue.
+func (p *proposer) waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.queue)
+}
+
 // shut refuses what waits and all that comes.
 func (p *proposer) shut() {
 	p.mu.Lock()

@@ -13,6 +13,7 @@ type step struct {
 	op    op
 	bad   string // refused before it was tried
 	at    int    // its place in the call that carries it
+	shard int    // whose it is; 0 if it has no keys
 	bytes int    // of its arguments
 }
 

@@ -89,6 +89,13 @@ type seams struct {
 	store func(raft.LogStore) raft.LogStore // to the disk; nil: nothing
 }
 
+func (s seams) around(l link) link {
+	if s.link == nil {
+		return l
+	}
+	return s.link(l)
+}
+
 // open brings up everything but the goroutines of run.
 func open(c Config, logTo io.Writer, between seams) (_ *server, err error) {
 	s := &server{c: c, started: time.Now()}
@@ -112,13 +119,15 @@ func open(c Config, logTo io.Writer, between seams) (_ *server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if between.link != nil {
-		l = between.link(l)
+	for i := range c.Shards {
+		g := newGroup(s, i)
+		g.trans = &transport{link: between.around(l.groups[i])}
+		s.groups = append(s.groups, g)
 	}
-	g := newGroup(s)
-	g.trans = &transport{link: l}
-	s.groups = append(s.groups, g)
 	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	if err := c.checkLayout(); err != nil {
 		return nil, err
 	}
 	for _, g := range s.groups {
@@ -160,7 +169,7 @@ func (s *server) listen() error {
 
 // run serves until ctx ends, then closes everything in order.
 func (s *server) run(ctx context.Context) error {
-	s.log.Info("serving", "clients", s.c.Client, "raft", s.c.Raft, "log", s.c.Log, "reads", s.c.Reads, "lock", s.c.Lock,
+	s.log.Info("serving", "clients", s.c.Client, "raft", s.c.Raft, "log", s.c.Log, "reads", s.c.Reads, "lock", s.c.Lock, "shards", s.c.Shards,
 		"after", time.Since(s.started).Round(time.Microsecond))
 	g, ctx := errgroup.WithContext(ctx)
 	// Clients are served a little longer than ctx, so that what they wait for still gets its answer.
@@ -176,6 +185,7 @@ func (s *server) run(ctx context.Context) error {
 		one.run(ctx, g)
 	}
 	g.Go(func() error { return s.expire(ctx) })
+	g.Go(func() error { return s.kickOff(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		defer endService()

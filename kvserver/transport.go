@@ -54,8 +54,9 @@ func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req
 	return nil
 }
 
-// A tcpLink connects a node with its peers. Which way a message goes:
-// [lane] to a peer, [inbound] from one, [pipeline] for a leader's entries;
+// A tcpLink connects a node with its peers, for all of its groups: each has a
+// [groupLink], and their messages share the connections. Which way a message
+// goes: [lane] to a peer, [inbound] from one, [pipeline] for a leader's entries;
 // how it is written: see peerMagic.
 //
 // A peer whose kernel acknowledges nothing for the given patience is given up,
@@ -63,28 +64,39 @@ func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req
 // exponential backoff. A slow link is not affected: there, bytes are
 // acknowledged, if slowly.
 type tcpLink struct {
-	addr      string // told to peers, unresolved as it was configured
-	ln        net.Listener
-	log       hclog.Logger
-	timeout   time.Duration
-	patience  time.Duration
-	consume   chan raft.RPC
-	heartbeat atomic.Pointer[func(raft.RPC)]
+	addr     string // told to peers, unresolved as it was configured
+	ln       net.Listener
+	log      hclog.Logger
+	timeout  time.Duration
+	patience time.Duration
+	groups   []*groupLink
 
 	notes   *stages.Recorder
 	members map[string]uint8 // places in the header of notes, by address
-
-	early, claimed atomic.Uint64 // requests sent ahead, and of these asked for by Raft
 
 	ctx  context.Context // ends with the link
 	shut context.CancelFunc
 	wg   sync.WaitGroup // all its goroutines
 
-	mu        sync.Mutex
-	conns     map[net.Conn]struct{}
-	lanes     map[raft.ServerAddress]*[2]*lane
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+	lanes map[raft.ServerAddress]*[2]*lane
+}
+
+// A groupLink is the link of one group.
+type groupLink struct {
+	*tcpLink
+	group     uint8
+	consume   chan raft.RPC
+	heartbeat atomic.Pointer[func(raft.RPC)]
+
+	early, claimed atomic.Uint64 // requests sent ahead, and of these asked for by Raft
+
+	pmu       sync.Mutex
 	pipelines map[*pipeline]struct{}
 }
+
+var _ link = (*groupLink)(nil)
 
 // The lanes to a peer.
 const (
@@ -93,16 +105,20 @@ const (
 )
 
 // newLink starts listening for peers.
-func newLink(c Config, log hclog.Logger, notes *stages.Recorder) (link, error) {
+func newLink(c Config, log hclog.Logger, notes *stages.Recorder) (*tcpLink, error) {
 	ln, err := net.Listen("tcp", c.Raft)
 	if err != nil {
 		return nil, fmt.Errorf("listen for peers: %w", err)
 	}
 	l := &tcpLink{
 		addr: c.Raft, ln: ln, log: log, timeout: time.Duration(c.RPCTimeout), patience: time.Duration(c.PeerTimeout),
-		consume: make(chan raft.RPC), conns: map[net.Conn]struct{}{},
-		lanes: map[raft.ServerAddress]*[2]*lane{}, pipelines: map[*pipeline]struct{}{},
+		conns: map[net.Conn]struct{}{}, lanes: map[raft.ServerAddress]*[2]*lane{},
 		notes: notes, members: map[string]uint8{},
+	}
+	for i := range c.Shards {
+		l.groups = append(l.groups, &groupLink{
+			tcpLink: l, group: uint8(i), consume: make(chan raft.RPC), pipelines: map[*pipeline]struct{}{},
+		})
 	}
 	for i, p := range c.Peers {
 		l.members[p.Raft] = uint8(i)
@@ -113,7 +129,8 @@ func newLink(c Config, log hclog.Logger, notes *stages.Recorder) (link, error) {
 	return l, nil
 }
 
-// Close implements [raft.WithClose]. It also ends the messages under way.
+// Close implements [raft.WithClose]. It also ends the messages under way, those
+// of the other groups too: the groups of a node end together.
 func (l *tcpLink) Close() error {
 	l.end()
 	l.wg.Wait()
@@ -206,31 +223,31 @@ func (l *tcpLink) lane(addr raft.ServerAddress, which int) *lane {
 }
 
 // Consumer implements [raft.Transport].
-func (l *tcpLink) Consumer() <-chan raft.RPC { return l.consume }
+func (l *groupLink) Consumer() <-chan raft.RPC { return l.consume }
 
 // LocalAddr implements [raft.Transport].
-func (l *tcpLink) LocalAddr() raft.ServerAddress { return raft.ServerAddress(l.addr) }
+func (l *groupLink) LocalAddr() raft.ServerAddress { return raft.ServerAddress(l.addr) }
 
 // EncodePeer implements [raft.Transport].
-func (l *tcpLink) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
+func (l *groupLink) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
 
 // DecodePeer implements [raft.Transport].
-func (l *tcpLink) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+func (l *groupLink) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
 
 // SetHeartbeatHandler implements [raft.Transport].
-func (l *tcpLink) SetHeartbeatHandler(f func(raft.RPC)) { l.heartbeat.Store(&f) }
+func (l *groupLink) SetHeartbeatHandler(f func(raft.RPC)) { l.heartbeat.Store(&f) }
 
 // AppendEntries implements [raft.Transport].
-func (l *tcpLink) AppendEntries(_ raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (l *groupLink) AppendEntries(_ raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	which := entries
 	if isHeartbeat(req) {
 		which = urgent
 	}
 	if len(req.Entries) == 0 {
-		return l.lane(addr, which).call(kindAppend, req, resp)
+		return l.lane(addr, which).call(l.group, kindAppend, req, resp)
 	}
 	rec := l.sending(string(addr), req)
-	err := l.lane(addr, which).call(kindAppend, req, resp)
+	err := l.lane(addr, which).call(l.group, kindAppend, req, resp)
 	if err == nil {
 		// The call does not tell when its bytes were gone: they count as on their way.
 		rec.T[stages.SendDone], rec.T[stages.SendAcked] = rec.T[stages.SendBegun], l.notes.Now()
@@ -240,15 +257,15 @@ func (l *tcpLink) AppendEntries(_ raft.ServerID, addr raft.ServerAddress, req *r
 }
 
 // sending begins a note about entries for a peer.
-func (l *tcpLink) sending(addr string, req *raft.AppendEntriesRequest) stages.Record {
+func (l *groupLink) sending(addr string, req *raft.AppendEntriesRequest) stages.Record {
 	return stages.Record{
-		Kind: stages.Send, Peer: l.members[addr], A: req.Entries[0].Index, B: req.Entries[len(req.Entries)-1].Index,
+		Kind: stages.Send, Group: l.group, Peer: l.members[addr], A: req.Entries[0].Index, B: req.Entries[len(req.Entries)-1].Index,
 		T: [9]int64{stages.SendBegun: l.notes.Now()},
 	}
 }
 
 // AppendEntriesPipeline implements [raft.Transport].
-func (l *tcpLink) AppendEntriesPipeline(_ raft.ServerID, addr raft.ServerAddress) (raft.AppendPipeline, error) {
+func (l *groupLink) AppendEntriesPipeline(_ raft.ServerID, addr raft.ServerAddress) (raft.AppendPipeline, error) {
 	n := l.lane(addr, entries)
 	if err := n.dial(); err != nil {
 		return nil, err
@@ -257,39 +274,39 @@ func (l *tcpLink) AppendEntriesPipeline(_ raft.ServerID, addr raft.ServerAddress
 }
 
 // ahead implements [link].
-func (l *tcpLink) ahead(logs []*raft.Log, commit uint64) {
-	l.mu.Lock()
+func (l *groupLink) ahead(logs []*raft.Log, commit uint64) {
+	l.pmu.Lock()
 	var few [8]*pipeline
 	all := few[:0]
 	for p := range l.pipelines {
 		all = append(all, p)
 	}
-	l.mu.Unlock()
+	l.pmu.Unlock()
 	for _, p := range all {
 		p.ahead(logs, commit)
 	}
 }
 
 // aheads implements [link].
-func (l *tcpLink) aheads() (sent, claimed uint64) { return l.early.Load(), l.claimed.Load() }
+func (l *groupLink) aheads() (sent, claimed uint64) { return l.early.Load(), l.claimed.Load() }
 
 // RequestVote implements [raft.Transport].
-func (l *tcpLink) RequestVote(_ raft.ServerID, addr raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return l.lane(addr, urgent).call(kindVote, req, resp)
+func (l *groupLink) RequestVote(_ raft.ServerID, addr raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return l.lane(addr, urgent).call(l.group, kindVote, req, resp)
 }
 
 // RequestPreVote implements [raft.WithPreVote].
-func (l *tcpLink) RequestPreVote(_ raft.ServerID, addr raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return l.lane(addr, urgent).call(kindPreVote, req, resp)
+func (l *groupLink) RequestPreVote(_ raft.ServerID, addr raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return l.lane(addr, urgent).call(l.group, kindPreVote, req, resp)
 }
 
 // TimeoutNow implements [raft.Transport].
-func (l *tcpLink) TimeoutNow(_ raft.ServerID, addr raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return l.lane(addr, urgent).call(kindTimeout, req, resp)
+func (l *groupLink) TimeoutNow(_ raft.ServerID, addr raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return l.lane(addr, urgent).call(l.group, kindTimeout, req, resp)
 }
 
 // InstallSnapshot implements [raft.Transport]. It has a connection of its own.
-func (l *tcpLink) InstallSnapshot(_ raft.ServerID, addr raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (l *groupLink) InstallSnapshot(_ raft.ServerID, addr raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	conn, err := l.dial(string(addr))
 	if err != nil {
 		return err
@@ -297,7 +314,7 @@ func (l *tcpLink) InstallSnapshot(_ raft.ServerID, addr raft.ServerAddress, req 
 	defer l.forget(conn)
 	const scale = 256 << 10 // bytes for which the timeout is meant
 	conn.SetDeadline(time.Now().Add(l.timeout * time.Duration(max(1, req.Size/scale))))
-	if _, err := conn.Write(appendFrame([]byte(peerMagic), 1, kindSnapshot, "", req)); err != nil {
+	if _, err := conn.Write(appendFrame([]byte(peerMagic), frame{id: 1, group: l.group, kind: kindSnapshot}, "", req)); err != nil {
 		return err
 	}
 	if _, err := io.CopyN(conn, data, req.Size); err != nil {

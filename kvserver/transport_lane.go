@@ -9,7 +9,7 @@ import (
 )
 
 // A lane is one connection to a peer, dialed when it is needed. Each peer has
-// two: what is short and urgent does not wait behind entries.
+// two: what is short and urgent does not wait behind entries. All groups share them.
 type lane struct {
 	l    *tcpLink
 	addr string
@@ -40,7 +40,7 @@ type exchange struct {
 }
 
 // send sends a request. Unless it returns an error, x.done will be called.
-func (n *lane) send(kind byte, req any, x *exchange) error {
+func (n *lane) send(group uint8, kind byte, req any, x *exchange) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c := n.conn
@@ -50,7 +50,7 @@ func (n *lane) send(kind byte, req any, x *exchange) error {
 	n.next++
 	x.sent = time.Now()
 	c.waiting[n.next] = x
-	c.out = appendFrame(c.out, n.next, kind, "", req)
+	c.out = appendFrame(c.out, frame{id: n.next, group: group, kind: kind}, "", req)
 	if c.busy {
 		return nil
 	}
@@ -195,7 +195,7 @@ var roundTrips = sync.Pool{New: func() any {
 }}
 
 // call sends a request and waits for its answer.
-func (n *lane) call(kind byte, req, resp any) error {
+func (n *lane) call(group uint8, kind byte, req, resp any) error {
 	t := roundTrips.Get().(*roundTrip)
 	defer roundTrips.Put(t)
 	t.resp = resp
@@ -203,7 +203,7 @@ func (n *lane) call(kind byte, req, resp any) error {
 	if err := n.dial(); err != nil {
 		return err
 	}
-	if err := n.send(kind, req, &t.exchange); err != nil {
+	if err := n.send(group, kind, req, &t.exchange); err != nil {
 		return err
 	}
 	return <-t.result

@@ -16,7 +16,7 @@ import (
 // since "the leader may ... write to its disk in parallel with replicating to
 // the followers", as long as it counts itself only when its own write is done.
 // So when Raft stores entries as a leader, they are first sent to every follower
-// that has everything before them ([tcpLink.ahead]); then they are stored. When
+// that has everything before them ([groupLink.ahead]); then they are stored. When
 // the library comes to send the same request, it gets the answer of the one that
 // is on its way. Why this is safe:
 //
@@ -46,7 +46,7 @@ const maxInFlight = 4
 // A pipeline sends entries to one follower without waiting for answers.
 type pipeline struct {
 	lane  *lane
-	l     *tcpLink
+	l     *groupLink
 	ready chan raft.AppendFuture
 
 	mu       sync.Mutex
@@ -85,12 +85,12 @@ func (f *appendFuture) Error() error {
 	return f.err
 }
 
-func newPipeline(l *tcpLink, n *lane) *pipeline {
+func newPipeline(l *groupLink, n *lane) *pipeline {
 	p := &pipeline{l: l, lane: n, ready: make(chan raft.AppendFuture, 32*maxInFlight)}
 	p.room.L = &p.mu
-	l.mu.Lock()
+	l.pmu.Lock()
 	l.pipelines[p] = struct{}{}
-	l.mu.Unlock()
+	l.pmu.Unlock()
 	return p
 }
 
@@ -99,9 +99,9 @@ func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.ready }
 
 // Close implements [raft.AppendPipeline].
 func (p *pipeline) Close() error {
-	p.l.mu.Lock()
+	p.l.pmu.Lock()
 	delete(p.l.pipelines, p)
-	p.l.mu.Unlock()
+	p.l.pmu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fail(raft.ErrPipelineShutdown)
@@ -177,7 +177,7 @@ func (p *pipeline) send(req *raft.AppendEntriesRequest) (*appendFuture, error) {
 	if len(req.Entries) > 0 {
 		f.note = p.l.sending(p.lane.addr, req)
 	}
-	if err := p.lane.send(kindAppend, req, &f.exchange); err != nil {
+	if err := p.lane.send(p.l.group, kindAppend, req, &f.exchange); err != nil {
 		p.fail(err)
 		return nil, err
 	}

@@ -54,16 +54,16 @@ func messages() map[byte][2]any {
 
 func TestMessagesComeBackAsTheyWere(t *testing.T) {
 	for kind, two := range messages() {
-		f, err := readFrame(bytes.NewReader(appendFrame(nil, 7, kind, "", two[0])))
+		f, err := readFrame(bytes.NewReader(appendFrame(nil, frame{id: 7, group: 5, kind: kind}, "", two[0])))
 		if err != nil {
 			t.Fatalf("%T: %v", two[0], err)
 		}
 		got, err := f.request()
-		if diff := cmp.Diff(two[0], got); err != nil || f.id != 7 || diff != "" {
+		if diff := cmp.Diff(two[0], got); err != nil || f.id != 7 || f.group != 5 || diff != "" {
 			t.Errorf("%T: %v; id %d (-sent +received):\n%s", two[0], err, f.id, diff)
 		}
 		for _, text := range []string{"", "some error"} {
-			f, err := readFrame(bytes.NewReader(appendFrame(nil, 8, kind|answerBit, text, two[1])))
+			f, err := readFrame(bytes.NewReader(appendFrame(nil, frame{id: 8, group: 5, kind: kind | answerBit}, text, two[1])))
 			if err != nil {
 				t.Fatalf("%T: %v", two[1], err)
 			}
@@ -78,8 +78,8 @@ func TestMessagesComeBackAsTheyWere(t *testing.T) {
 
 func FuzzReadFrame(f *testing.F) {
 	for kind, two := range messages() {
-		f.Add(appendFrame(nil, 1, kind, "", two[0]))
-		f.Add(appendFrame(nil, 1, kind|answerBit, "text", two[1]))
+		f.Add(appendFrame(nil, frame{id: 1, group: 5, kind: kind}, "", two[0]))
+		f.Add(appendFrame(nil, frame{id: 1, group: 5, kind: kind | answerBit}, "text", two[1]))
 	}
 	f.Add(binary.LittleEndian.AppendUint32(nil, maxFrame))
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -92,7 +92,7 @@ func FuzzReadFrame(f *testing.F) {
 			return
 		}
 		if m, err := fr.request(); err == nil {
-			again, err := readFrame(bytes.NewReader(appendFrame(nil, fr.id, fr.kind, "", m)))
+			again, err := readFrame(bytes.NewReader(appendFrame(nil, fr, "", m)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -109,7 +109,7 @@ func FuzzReadFrame(f *testing.F) {
 
 // A peer is a link whose requests a test answers.
 type peer struct {
-	*tcpLink
+	*groupLink
 	addr raft.ServerAddress
 }
 
@@ -127,8 +127,7 @@ func newPeer(t *testing.T, timeout time.Duration) peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	tl := l.(*tcpLink)
-	return peer{tl, raft.ServerAddress(tl.ln.Addr().String())}
+	return peer{l.groups[0], raft.ServerAddress(l.ln.Addr().String())}
 }
 
 // answer takes one request and answers it.
@@ -388,7 +387,7 @@ func TestLeaderWriteIsParallel(t *testing.T) {
 	k := startClusterOn(t, 3, steady, nil, underHeld)
 	lead := k.leader()
 	c := k.dial(lead)
-	l := k.nodes[lead].s.groups[0].trans.link.(*tcpLink)
+	l := k.nodes[lead].s.groups[0].trans.link.(*groupLink)
 	eventually(t, "write sent ahead to both followers", func() bool {
 		before := l.early.Load()
 		c.must("OK", "SET", "k", "1")

@@ -13,14 +13,14 @@ import (
 // The protocol between nodes. A connection begins with peerMagic; then whoever
 // dialed sends requests and the other answers, not necessarily in order:
 //
-//	frame    = size(4) id(4) kind(1) body     size counts from id on; little endian
-//	answer   = its request's id, kind | answerBit, body = error-text message
+//	frame    = size(4) id(4) kind(1) group(1) body     size counts from id on; little endian
+//	answer   = its request's id and group, kind | answerBit, body = error-text message
 //	snapshot = after the request's frame come as many raw bytes as it says
 //
 // A message is its fields in order (see fields); numbers are unsigned varints.
 const (
-	peerMagic   = "brk1"
-	frameHeader = 9
+	peerMagic   = "brk2"
+	frameHeader = 10
 	maxFrame    = 1 << 30
 
 	kindAppend    = 1
@@ -202,13 +202,13 @@ func (c *coder) instant(t *time.Time) {
 	}
 }
 
-// appendFrame appends a frame; m may be nil, text is for answers.
-func appendFrame(b []byte, id uint32, kind byte, text string, m any) []byte {
+// appendFrame appends a frame with f's header; m may be nil, text is for answers.
+func appendFrame(b []byte, f frame, text string, m any) []byte {
 	start := len(b)
 	b = append(b, 0, 0, 0, 0)
-	b = binary.LittleEndian.AppendUint32(b, id)
-	b = append(b, kind)
-	if kind&answerBit != 0 {
+	b = binary.LittleEndian.AppendUint32(b, f.id)
+	b = append(b, f.kind, f.group)
+	if f.kind&answerBit != 0 {
 		b = appendBytes(b, text)
 	}
 	if m != nil {
@@ -222,9 +222,10 @@ func appendFrame(b []byte, id uint32, kind byte, text string, m any) []byte {
 
 // A frame is one message as it came.
 type frame struct {
-	id   uint32
-	kind byte
-	body []byte
+	id    uint32
+	kind  byte
+	group uint8
+	body  []byte
 }
 
 // readFrame reads the next frame. The body is the caller's to keep.
@@ -237,7 +238,7 @@ func readFrame(r io.Reader) (f frame, err error) {
 	if size < frameHeader-4 || size > maxFrame {
 		return f, errFrame
 	}
-	f.id, f.kind = binary.LittleEndian.Uint32(head[4:]), head[8]
+	f.id, f.kind, f.group = binary.LittleEndian.Uint32(head[4:]), head[8], head[9]
 	for left := int(size) - (frameHeader - 4); left > 0; {
 		more := min(left, max(firstReadSize, len(f.body)))
 		at := len(f.body)

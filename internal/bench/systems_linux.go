@@ -135,8 +135,8 @@ func startBrownout(ctx context.Context, n *network, binary, dir string) (system,
 	s.leader = func(ctx context.Context) (string, error) {
 		err := eventually(ctx, "find brownout's leader", func() error {
 			line, err := s.ask(ctx, at, "EXISTS", "x")
-			if moved, ok := strings.CutPrefix(line, "-MOVED 0 "); ok {
-				at = moved
+			if f := strings.Fields(line); len(f) == 3 && f[0] == "-MOVED" { // MOVED slot host:port
+				at = f[2]
 			}
 			if err == nil && !strings.HasPrefix(line, ":") {
 				err = errors.New(line)

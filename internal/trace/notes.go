@@ -37,12 +37,19 @@ type Notes struct {
 	entries   map[entry]int // how many requests were noted of it
 	lost      uint64
 	live      bool // of one operation just now, see [Live]
+	sharded   bool // there are several Raft groups
+}
+
+// A position is where an entry is: in the log of one Raft group.
+type position struct {
+	group uint8
+	index uint64
 }
 
 // An entry of a leader's log.
 type entry struct {
-	node  string
-	index uint64
+	node string
+	position
 }
 
 // A node's records, each kind in the order of its first time.
@@ -146,9 +153,10 @@ func (n *Notes) read(fsys fs.FS, name string, zero int64) error {
 				rec.T[i] = max(t-zero, 1) // 0 means that it did not happen; nothing of before the run is asked for
 			}
 		}
+		n.sharded = n.sharded || rec.Group > 0
 		switch rec.Kind {
 		case stages.Request:
-			n.entries[entry{nd.name, rec.B}]++
+			n.entries[entry{nd.name, position{rec.Group, rec.B}}]++
 			n.byHash[rec.A] = append(n.byHash[rec.A], request{nd, rec})
 		case stages.Store:
 			nd.store = append(nd.store, rec)
@@ -172,11 +180,11 @@ func (n *Notes) read(fsys fs.FS, name string, zero int64) error {
 func (n *Notes) Lost() uint64 { return n.lost }
 
 // find returns the first record that began at from or later, before until, and holds
-// an index; nil if there is none. A peer of "" is any.
-func find(recs []stages.Record, index uint64, from, until int64, is func(*stages.Record) bool) *stages.Record {
+// an entry; nil if there is none.
+func find(recs []stages.Record, at position, from, until int64, is func(*stages.Record) bool) *stages.Record {
 	i, _ := slices.BinarySearchFunc(recs, from, func(r stages.Record, t int64) int { return cmp.Compare(r.T[0], t) })
 	for ; i < len(recs) && recs[i].T[0] <= until; i++ {
-		if r := &recs[i]; r.A <= index && index <= r.B && (is == nil || is(r)) {
+		if r := &recs[i]; r.Group == at.group && r.A <= at.index && at.index <= r.B && (is == nil || is(r)) {
 			return r
 		}
 	}

@@ -36,6 +36,7 @@ type Copy struct {
 type Story struct {
 	Op      history.Op `json:"-"`
 	Node    string     `json:"node"`                   // that answered
+	Shard   int        `json:"shard,omitempty"`        // whose log has the entry
 	Slow    bool       `json:"kept_as_slow,omitempty"` // noted only because it was slow; no sample of all
 	Index   uint64     `json:"index,omitempty"`
 	Beside  int        `json:"beside,omitempty"` // other commands in the same entry that were noted
@@ -64,7 +65,7 @@ func (n *Notes) Story(op *history.Op) *Story {
 	if r == nil {
 		return nil
 	}
-	s := &Story{Op: *op, Node: r.node.name, Index: r.B, Slow: r.Code&stages.Slow != 0}
+	s := &Story{Op: *op, Node: r.node.name, Shard: int(r.Group), Index: r.B, Slow: r.Code&stages.Slow != 0}
 	t := &way{at: op.Due}
 	t.to("waits in the client", "client", op.Call)
 	t.to("network to "+s.Node, "client", r.T[stages.Received])
@@ -115,18 +116,19 @@ func (p *way) to(name, node string, end int64) {
 // state, and takes the path along what the commit waited for.
 func (n *Notes) replicate(s *Story, r *request, t *way) {
 	leader := r.node
+	at := position{r.Group, r.B}
 	from, until := r.T[stages.Proposed], r.T[stages.Answered]
 	s.Quorum = len(leader.members)/2 + 1
-	own := find(leader.store, s.Index, from, until, nil)
+	own := find(leader.store, at, from, until, nil)
 	if own == nil {
 		t.gap = true
 		return
 	}
 	s.Log = store(leader.name, own)
-	s.Beside = n.entries[entry{leader.name, s.Index}] - 1
+	s.Beside = n.entries[entry{leader.name, at}] - 1
 	for i, name := range leader.members {
 		if name != leader.name {
-			s.Copies = append(s.Copies, n.copy(leader, uint8(i), name, s.Index, from))
+			s.Copies = append(s.Copies, n.copy(leader, uint8(i), name, at, from))
 		}
 	}
 	slices.SortStableFunc(s.Copies, func(a, b Copy) int {
@@ -135,7 +137,7 @@ func (n *Notes) replicate(s *Story, r *request, t *way) {
 		}
 		return cmp.Compare(a.Acked, b.Acked)
 	})
-	applied := find(leader.apply, s.Index, own.T[stages.StoreBegun], until, nil)
+	applied := find(leader.apply, at, own.T[stages.StoreBegun], until, nil)
 	// The leader's main loop writes its own log before it looks at answers: the
 	// commit waits for that, and for the slowest follower of the fastest quorum.
 	s.Commit = own.T[stages.StoreDone]
@@ -212,10 +214,10 @@ func store(name string, r *stages.Record) []Stage {
 }
 
 // copy tells what became of an entry at a follower.
-func (n *Notes) copy(leader *node, peer uint8, name string, index uint64, from int64) Copy {
+func (n *Notes) copy(leader *node, peer uint8, name string, at position, from int64) Copy {
 	c := Copy{Node: name}
 	const never = int64(1) << 62
-	sent := find(leader.send, index, from, never, func(r *stages.Record) bool { return r.Peer == peer && r.T[stages.SendAcked] != 0 })
+	sent := find(leader.send, at, from, never, func(r *stages.Record) bool { return r.Peer == peer && r.T[stages.SendAcked] != 0 })
 	if sent == nil {
 		return c
 	}
@@ -225,9 +227,9 @@ func (n *Notes) copy(leader *node, peer uint8, name string, index uint64, from i
 	var got, kept *stages.Record
 	if f != nil {
 		// It may arrive before the sender has noted that it is gone.
-		got = find(f.receive, index, sent.T[stages.SendBegun], c.Acked, nil)
+		got = find(f.receive, at, sent.T[stages.SendBegun], c.Acked, nil)
 		if got != nil {
-			kept = find(f.store, index, got.T[stages.ReceiveBegun], c.Acked, nil)
+			kept = find(f.store, at, got.T[stages.ReceiveBegun], c.Acked, nil)
 		}
 	}
 	if got == nil {

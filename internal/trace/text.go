@@ -29,7 +29,7 @@ func (n *Notes) Text(w io.Writer, s *Story) error {
 	b.WriteString("\n")
 	waterfall(&b, s.Stages, op.Due, op.Return)
 	if len(s.Copies) > 0 {
-		fmt.Fprintf(&b, "\n  Copies of entry %d (%d of %d make it safe)\n", s.Index, s.Quorum, len(s.Copies)+1)
+		fmt.Fprintf(&b, "\n  Copies of entry %d%s (%d of %d make it safe)\n", s.Index, n.ofShard(s), s.Quorum, len(s.Copies)+1)
 		end := op.Return
 		for _, c := range s.Copies {
 			if k := len(c.Stages); k > 0 {
@@ -122,13 +122,21 @@ func (n *Notes) words(s *Story) (out []string) {
 	return out
 }
 
+// ofShard says whose entry it is, where there are several shards.
+func (n *Notes) ofShard(s *Story) string {
+	if !n.sharded {
+		return ""
+	}
+	return fmt.Sprintf(" of shard %d", s.Shard)
+}
+
 func (n *Notes) wordsOfEntry(s *Story, say func(string, ...any), took func(string) int64) {
 	d := report.Duration
 	beside := ""
 	if s.Beside > 0 {
 		beside = fmt.Sprintf(" with %d others", s.Beside)
 	}
-	say("It waited %s for the entry before it; then %s made it entry %d%s.", d(took("proposal queue")), s.Node, s.Index, beside)
+	say("It waited %s for the entry before it; then %s made it entry %d%s%s.", d(took("proposal queue")), s.Node, s.Index, n.ofShard(s), beside)
 	if k := len(s.Log); k > 0 {
 		fsync := ""
 		for _, st := range s.Log {

@@ -110,6 +110,33 @@ func TestStoryOfAWrite(t *testing.T) {
 	}
 }
 
+// TestStoryOfAShard has another shard's entry of the same index under way, a little earlier.
+func TestStoryOfAShard(t *testing.T) {
+	plain, recs := notes(t, records()), records()
+	want := line(plain.Story(&plain.Ops[0]).Stages)
+	for node, rs := range records() {
+		for _, r := range rs {
+			if r.Kind == stages.Request {
+				r.A++
+			}
+			r.Group = 3
+			for i := range r.T {
+				r.T[i] = max(r.T[i]-5000, 0)
+			}
+			recs[node] = append(recs[node], r)
+		}
+	}
+	n := notes(t, recs)
+	s := n.Story(&n.Ops[0])
+	if got := line(s.Stages); got != want || s.Beside != 0 {
+		t.Errorf("stages\n%s\nwant\n%s, and nobody beside it but %d", got, want, s.Beside)
+	}
+	var b bytes.Buffer
+	if err := n.Text(&b, s); err != nil || !strings.Contains(b.String(), "made it entry 42 of shard 0.") {
+		t.Errorf("%v: the story does not tell the shard:\n%s", err, b.String())
+	}
+}
+
 func TestStoryOfARead(t *testing.T) {
 	n := notes(t, records())
 	want := "client waits in the client 5, client network to n1 5, n1 decode 10, n1 hand over 10, n1 confirm leadership 70, n1 wake 10, n1 lock wait 10, n1 read 10, n1 answer queue 10, n1 encode and send 10, client network to the client 50"

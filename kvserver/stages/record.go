@@ -92,12 +92,13 @@ const NoPeer = 0xff
 // A Record is a note. T holds times in ns of the host's monotonic clock, 0
 // for stages that were not passed.
 type Record struct {
-	Kind Kind
-	Code uint8 // of a Request: the kind of command in kvserver's own numbers, and perhaps [Slow]
-	Peer uint8 // a member, by its place in the header's list
-	N    uint32
-	A, B uint64
-	T    [9]int64
+	Kind  Kind
+	Code  uint8 // of a Request: the kind of command in kvserver's own numbers, and perhaps [Slow]
+	Peer  uint8 // a member, by its place in the header's list
+	Group uint8 // the Raft group that indices belong to
+	N     uint32
+	A, B  uint64
+	T     [9]int64
 }
 
 // Size is the length of an encoded record.
@@ -105,7 +106,7 @@ const Size = 8 + 16 + 9*8
 
 // Append appends the encoded record.
 func (r *Record) Append(b []byte) []byte {
-	b = append(b, byte(r.Kind), r.Code, r.Peer, 0)
+	b = append(b, byte(r.Kind), r.Code, r.Peer, r.Group)
 	b = binary.LittleEndian.AppendUint32(b, r.N)
 	b = binary.LittleEndian.AppendUint64(b, r.A)
 	b = binary.LittleEndian.AppendUint64(b, r.B)
@@ -116,7 +117,7 @@ func (r *Record) Append(b []byte) []byte {
 }
 
 func (r *Record) decode(b []byte) error {
-	r.Kind, r.Code, r.Peer = Kind(b[0]), b[1], b[2]
+	r.Kind, r.Code, r.Peer, r.Group = Kind(b[0]), b[1], b[2], b[3]
 	if r.Kind == 0 || r.Kind >= kinds {
 		return fmt.Errorf("record of kind %d", b[0])
 	}

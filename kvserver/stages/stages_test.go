@@ -26,7 +26,7 @@ func TestWhatIsNotedIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notes", "stages.bin")
 	want := []Record{
 		{Kind: Request, Code: 3, Peer: NoPeer, N: 7, A: Hash("k1", []byte("v")), B: 12, T: [9]int64{1, 2, 3, 4, 5, 6, 7, 8, 9}},
-		{Kind: Send, Peer: 2, A: 12, B: 13, T: [9]int64{SendAcked: 1 << 60}},
+		{Kind: Send, Peer: 2, Group: 3, A: 12, B: 13, T: [9]int64{SendAcked: 1 << 60}},
 	}
 	for range 2 { // also by one that was started again
 		r, err := Open(path, Header{Node: "n1", Members: []string{"n1", "n2"}})
