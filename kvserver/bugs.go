@@ -19,7 +19,7 @@ const (
 	bugUnguarded     = "unguarded-lease"      // a lease does not end with time, but when another leader is heard of (reads: lease)
 	bugDirtyRead     = "dirty-read"           // a deposed leader answers reads, with writes that it could not commit
 	bugEarlyAck      = "ack-before-quorum"    // a write is acknowledged when it is proposed
-	bugUnsynced      = "ack-before-fsync"     // entries go to the disk once in a while
+	bugUnsynced      = "ack-before-fsync"     // entries are written, and synced once in a while (log: wal)
 	bugDoubleApply   = "double-apply"         // an entry that takes long is proposed again
 	bugLostAppend    = "append-lost"          // an append during a snapshot is acknowledged, and not done
 	bugBlindCAS      = "cas-ignores-expected" // a cas swaps whatever is there
@@ -213,113 +213,47 @@ func (f *fsm) shorten(v *view) *view {
 	return &view{keys: fresh.keys.freeze(), sessions: v.sessions, applied: v.applied, release: func() {}}
 }
 
-// A buggyLog is a log that answers before it stores, or does not store at all.
-type buggyLog struct {
-	raft.LogStore
-	hung atomic.Value // of a channel: store nothing more until it is closed
-
-	mu      sync.Mutex
-	pending []*raft.Log // bugUnsynced: not in the store yet
-	late    bool
-}
-
-// syncEvery is how often bugUnsynced stores.
+// syncEvery is how often bugUnsynced makes the disk durable.
 const syncEvery = time.Second
 
+// lazily reports whether a sync of a file that was synced before may be left out.
+func lazily(bug string, last, now time.Time) bool {
+	return bug == bugUnsynced && now.Sub(last) < syncEvery
+}
+
+// A hangingLog is a log that may store nothing more, until a channel is closed.
+type hangingLog struct {
+	raft.LogStore
+	hung atomic.Value // of that channel
+}
+
 func plantInLog(c Config, store raft.LogStore) raft.LogStore {
-	if c.Bug != bugUnsynced && c.Bug != bugHang {
+	if c.Bug != bugHang {
 		return store
 	}
-	return &buggyLog{LogStore: store, late: c.Bug == bugUnsynced}
+	return &hangingLog{LogStore: store}
 }
 
 // elected makes a leader hang that is not the first, until ctx ends.
 func (g *group) elected(ctx context.Context) {
-	if b, ok := g.store.meter.LogStore.(*buggyLog); ok && g.c.Bug == bugHang && g.raft.LastIndex() > 20 {
-		b.hung.Store(ctx.Done())
+	if h, ok := g.store.meter.LogStore.(*hangingLog); ok && g.raft.LastIndex() > 20 {
+		h.hung.Store(ctx.Done())
 	}
 }
 
 // StoreLogs implements [raft.LogStore].
-func (b *buggyLog) StoreLogs(logs []*raft.Log) error {
-	if until, ok := b.hung.Load().(<-chan struct{}); ok {
+func (h *hangingLog) StoreLogs(logs []*raft.Log) error {
+	if until, ok := h.hung.Load().(<-chan struct{}); ok {
 		<-until
 	}
-	if !b.late {
-		return b.LogStore.StoreLogs(logs)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(b.pending) == 0 {
-		time.AfterFunc(syncEvery, func() {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			_ = b.sync() // nobody waits for it
-		})
-	}
-	b.pending = append(b.pending, logs...)
-	return nil
-}
-
-// sync stores what waits. The caller holds mu.
-func (b *buggyLog) sync() error {
-	if len(b.pending) == 0 {
-		return nil
-	}
-	logs := b.pending
-	b.pending = nil
-	return b.LogStore.StoreLogs(logs)
+	return h.LogStore.StoreLogs(logs)
 }
 
 // StoreLog implements [raft.LogStore].
-func (b *buggyLog) StoreLog(l *raft.Log) error { return b.StoreLogs([]*raft.Log{l}) }
-
-// GetLog implements [raft.LogStore].
-func (b *buggyLog) GetLog(index uint64, l *raft.Log) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, p := range b.pending {
-		if p.Index == index {
-			*l = *p
-			return nil
-		}
-	}
-	return b.LogStore.GetLog(index, l)
-}
-
-// FirstIndex implements [raft.LogStore].
-func (b *buggyLog) FirstIndex() (uint64, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	first, err := b.LogStore.FirstIndex()
-	if first == 0 && len(b.pending) > 0 {
-		first = b.pending[0].Index
-	}
-	return first, err
-}
-
-// LastIndex implements [raft.LogStore].
-func (b *buggyLog) LastIndex() (uint64, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if n := len(b.pending); n > 0 {
-		return b.pending[n-1].Index, nil
-	}
-	return b.LogStore.LastIndex()
-}
-
-// DeleteRange implements [raft.LogStore].
-func (b *buggyLog) DeleteRange(first, last uint64) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := b.sync(); err != nil {
-		return err
-	}
-	return b.LogStore.DeleteRange(first, last)
-}
+func (h *hangingLog) StoreLog(l *raft.Log) error { return h.StoreLogs([]*raft.Log{l}) }
 
 // IsMonotonic implements [raft.MonotonicLogStore].
-func (b *buggyLog) IsMonotonic() bool {
-	s, ok := b.LogStore.(raft.MonotonicLogStore)
+func (h *hangingLog) IsMonotonic() bool {
+	s, ok := h.LogStore.(raft.MonotonicLogStore)
 	return ok && s.IsMonotonic()
 }

@@ -51,7 +51,7 @@ func openStorage(c Config, log hclog.Logger, notes *stages.Recorder, between fun
 	m := &meteredLog{notes: notes}
 	switch c.Log {
 	case "wal":
-		store, err = openWAL(dir, c.SegmentBytes, log, &m.disk)
+		store, err = openWAL(dir, c, log, &m.disk)
 	case "bolt":
 		store, err = openBolt(filepath.Join(dir, "log.db"))
 	}
@@ -79,10 +79,10 @@ type walLog struct {
 	meta *metadb.BoltMetaDB
 }
 
-func openWAL(dir string, segment int, log hclog.Logger, times *diskTimes) (durable, error) {
+func openWAL(dir string, c Config, log hclog.Logger, times *diskTimes) (durable, error) {
 	meta := &metadb.BoltMetaDB{}
-	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(segment), wal.WithMetaStore(meta),
-		wal.WithSegmentFiler(segmentfile.NewFiler(dir, walFS{fs.New(), times})))
+	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(c.SegmentBytes), wal.WithMetaStore(meta),
+		wal.WithSegmentFiler(segmentfile.NewFiler(dir, walFS{fs.New(), times, c.Bug})))
 	if err != nil {
 		return nil, errors.Join(err, meta.Close())
 	}
