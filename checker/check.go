@@ -70,8 +70,8 @@ type Result struct {
 	CPU     time.Duration // the workers' busy time, summed
 	Why     string        // of Unknown
 
-	Illegal   int        // keys that are illegal; Conflicts explains the first of them
-	Conflicts []Conflict // in the order of time
+	Illegal   int        // keys that are illegal; Conflicts explains the best of them
+	Conflicts []Conflict // the most telling first, then in the order of time
 	Found     int        // distinct conflicts counted on all bad keys
 
 	// What the history could show. An OK without reads says nothing.
@@ -299,7 +299,9 @@ func Check(ctx context.Context, ops []history.Op, opt Options) (Result, error) {
 			undecided = append(undecided, fmt.Sprintf("key %s: %s", keys[i].key, a.why))
 		}
 	}
-	slices.SortStableFunc(res.Conflicts, func(a, b Conflict) int { return cmp.Compare(a.At, b.At) })
+	slices.SortStableFunc(res.Conflicts, func(a, b Conflict) int {
+		return cmp.Or(cmp.Compare(rank(a.Label), rank(b.Label)), cmp.Compare(a.At, b.At))
+	})
 	res.Conflicts = res.Conflicts[:min(len(res.Conflicts), opt.Keys)]
 	if len(undecided) > 0 {
 		res.Verdict = Unknown

@@ -59,20 +59,23 @@ type finder struct {
 	blocks map[*op]*block // by writer; nil key: the initial version
 	order  []*block       // those, in the order of their first appearance
 	found  []Conflict
-	told   map[*op]bool // operations that a conflict of pairs or chains ends with
-	more   int          // beyond maxTold, only counted
+	told   map[*op]bool   // operations that a conflict of pairs or chains ends with
+	gone   map[int64]bool // acknowledged writes that a final read proves lost
+	more   int            // beyond maxTold, only counted
 }
 
 // maxTold is how many conflicts of a key are put into words, to find the best.
 const maxTold = 200
 
-// explain returns the earliest conflict that follows from a rule.
+// explain returns the most telling conflict that follows from a rule, of those
+// the earliest.
 func explain(k *keyed, ops []op, w *words, t telling) (Conflict, bool) {
-	f := &finder{telling: t, k: k, ops: ops, w: w, blocks: map[*op]*block{}, told: map[*op]bool{}}
+	f := &finder{telling: t, k: k, ops: ops, w: w, blocks: map[*op]*block{}, told: map[*op]bool{}, gone: map[int64]bool{}}
 	f.casAnswers()
 	if !w.empty {
 		f.strangers()
 		f.build()
+		f.lose()
 		f.future()
 		f.successors()
 		f.chains()
@@ -83,11 +86,53 @@ func explain(k *keyed, ops []op, w *words, t telling) (Conflict, bool) {
 		return Conflict{}, false
 	}
 	best := slices.MinFunc(f.found, func(a, b Conflict) int {
-		return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(len(a.Ops), len(b.Ops)))
+		return cmp.Or(cmp.Compare(rank(a.Label), rank(b.Label)), cmp.Compare(a.At, b.At), cmp.Compare(len(a.Ops), len(b.Ops)))
 	})
 	best.Text = f.k.key + ": " + best.Text
 	best.More = len(f.found) - 1 + f.more
 	return best, true
+}
+
+// Labels of conflicts that leave open what became of the data.
+const (
+	labelStale     = "stale read"
+	labelBackwards = "non-monotonic read"
+)
+
+// rank puts first what says that data is gone or wrong, and last what may only
+// have been late.
+func rank(label string) int {
+	if label == labelStale || label == labelBackwards {
+		return 1
+	}
+	return 0
+}
+
+// lostLabel names the loss of an acknowledged write.
+func lostLabel(x *op) string {
+	if x.Kind == history.Append {
+		return "lost append"
+	}
+	return "lost acknowledged write"
+}
+
+// lose notes what the final reads do not find any more.
+func (f *finder) lose() {
+	for i := range f.ops {
+		if r := &f.ops[i]; r.Phase == final && r.observes() {
+			lost, _ := lostBy(r, f.ops, f.w)
+			for _, l := range lost {
+				f.gone[l.Op] = true
+			}
+		}
+	}
+}
+
+// lost reports whether the acknowledged write x is gone for good, if somebody
+// found version a after it: the final reads say so, or something was written on
+// top of that version after x had returned.
+func (f *finder) lost(x *op, a *block) bool {
+	return x.completed() && (f.gone[x.ID] || a != nil && slices.ContainsFunc(a.next, func(o *op) bool { return o.Call > x.ret }))
 }
 
 // conflict notes one. at is when the last of ops made it certain.
@@ -295,7 +340,10 @@ func (f *finder) successors() {
 			}
 			prev := b.next[0]
 			label := "lost update"
-			if o.Kind == history.Append && prev.Kind == history.Append {
+			switch {
+			case f.lost(prev, b):
+				label = lostLabel(prev)
+			case o.Kind == history.Append && prev.Kind == history.Append:
 				label = "diverging appends"
 			}
 			f.conflict(label, fmt.Sprintf("%s and %s both took effect on the same version, %s", f.who(prev), f.who(o), f.madeBy(b)),
@@ -417,14 +465,22 @@ func (f *finder) lateLabel(a, b *block, z *op) string {
 		return "read from the future"
 	case z.Kind == history.CAS && z.Swapped:
 		return "lost update"
-	case b.writer != nil && b.writer.Kind == history.Delete && b.s < z.Return: // nobody found it deleted again
+	case b.writer != nil && b.writer.Kind == history.Delete && b.s < z.Return && (f.lost(b.writer, a) || cameBack(b, z)): // and nobody found it deleted again
 		return "resurrected value"
+	case b.writer != nil && f.lost(b.writer, a):
+		return lostLabel(b.writer)
 	case b.first != b.writer:
-		return "non-monotonic read"
+		return labelBackwards
 	case b.writer.completed() && f.neverSeen(b, z):
-		return "lost acknowledged write"
+		return lostLabel(b.writer)
 	}
-	return "stale read"
+	return labelStale
+}
+
+// cameBack reports whether the node that answered z had shown b before: then
+// what z found was not just late in going.
+func cameBack(b *block, z *op) bool {
+	return slices.ContainsFunc(b.ops, func(o *op) bool { return o.observes() && o.Node == z.Node && o.ret < z.Call })
 }
 
 // neverSeen reports whether no read from z on found anything newer than z did:
@@ -499,15 +555,23 @@ func (f *finder) missing() {
 			if !x.writes() || x.ret >= z.Call || x.Call <= since || x.Value != nil && slices.Contains(p.words, *x.Value) || x.bare() && !p.based {
 				continue
 			}
-			label := "stale read"
-			if x.Kind == history.Append && x.completed() {
-				label = "lost append"
+			label := labelStale
+			if f.lost(x, f.version(&v)) || x.completed() && f.after(p, x) {
+				label = lostLabel(x)
 			}
 			f.conflict(label, fmt.Sprintf("%s found %s, which lacks %s of %s, although that was done after the value's beginning and before the read",
 				f.who(z), show(z.Result), show(x.Value), f.who(x)), z.Return, z, x)
 			break
 		}
 	}
+}
+
+// after reports whether part of a value was written after x had returned.
+func (f *finder) after(p parse, x *op) bool {
+	return slices.ContainsFunc(p.words, func(v string) bool {
+		i, only := f.w.owner(v)
+		return only && f.ops[i].Call > x.ret
+	})
 }
 
 // derivation returns the time by which the base of an appended value was

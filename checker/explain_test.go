@@ -24,6 +24,11 @@ func (s *script) put(v string, call, ret int64) *script {
 	return s.add(history.Put, call, ret, func(o *history.Op) { o.Value = &v })
 }
 
+// del leaves a tombstone.
+func (s *script) del(v string, call, ret int64) *script {
+	return s.add(history.Delete, call, ret, func(o *history.Op) { o.Value = &v })
+}
+
 func (s *script) app(v string, call, ret int64) *script {
 	return s.add(history.Append, call, ret, func(o *history.Op) { o.Value = &v })
 }
@@ -58,6 +63,11 @@ func (s *script) unknown() *script {
 
 func (s *script) failed() *script {
 	s.unknown().ops[len(s.ops)-1].Outcome = history.Fail
+	return s
+}
+
+func (s *script) at(node string) *script {
+	s.ops[len(s.ops)-1].Node = node
 	return s
 }
 
@@ -152,6 +162,42 @@ var stories = []struct {
 		"diverging appends",
 		[]int64{1, 2, 3, 4, 5},
 		"both took effect on the same version",
+	},
+	{
+		"an append that one read lacks and a later one has", with().app("a,", 0, 1).app("b,", 2, 3).get("a,", 4, 5).get("a,b,", 6, 7),
+		"stale read",
+		[]int64{2, 3},
+		`found "a,"`,
+	},
+	{
+		"an append on top of a version without the one before", with().put("x", 0, 1).app("a,", 2, 3).app("b,", 4, 5).get("xb,", 6, 7),
+		"lost append",
+		[]int64{2, 4},
+		`which lacks "a,"`,
+	},
+	{
+		"a swap of what had been swapped away long before", with().put("a", 0, 1).cas("a", "b", "a", 2, 3).cas("a", "c", "a", 4, 5),
+		"lost acknowledged write",
+		[]int64{1, 2, 3},
+		"both took effect on the same version",
+	},
+	{
+		"what a final read lacks is lost, whoever saw it first to be late", with().put("a", 0, 1).put("b", 2, 3).get("a", 4, 5).get("b", 6, 7).get("a", 8, 9).final(),
+		"lost acknowledged write",
+		[]int64{1, 2, 3},
+		`of "b" had been acknowledged`,
+	},
+	{
+		"an old value at a node that may be late with a delete", with().put("a", 0, 1).del("x", 2, 3).at("n1").get("a", 4, 5).at("n2").put("c", 6, 7).get("c", 8, 9),
+		"stale read",
+		[]int64{1, 2, 3},
+		`found "a"`,
+	},
+	{
+		"an old value at a node that had shown the delete", with().put("a", 0, 1).del("x", 2, 3).get("x", 3, 4).at("n2").get("a", 5, 6).at("n2").put("c", 7, 8).get("c", 9, 10),
+		"resurrected value",
+		nil,
+		`found "a"`,
 	},
 	{
 		"a read before its write", with().get("a", 0, 1).put("a", 2, 3),

@@ -72,7 +72,9 @@ func (rec *record) leadersIn(from, to int64) (out []string) {
 // splitBrain reports whether the contradicting writes were acknowledged by two
 // leaders, and the one of the older term after the other had been seen to lead.
 func (rec *record) splitBrain(c *checker.Conflict, byID map[int64]*history.Op) bool {
-	if c.Label != "lost update" && c.Label != "diverging appends" || len(c.Ops) < 2 {
+	switch c.Label {
+	case "lost update", "diverging appends", "lost append", "lost acknowledged write":
+	default:
 		return false
 	}
 	all := rec.reigns()
