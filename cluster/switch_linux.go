@@ -312,7 +312,9 @@ func (s *Switch) introduce(p, q *port) error {
 // A partition acts at once, also on frames that the wire holds, and needs no
 // wire. Anything else takes the pair through the wire, which is started now
 // unless [Switch.Prepare] did. When it returns without error, every frame sent
-// from then on meets the new impairment. Healing works without a living wire.
+// from then on meets the new impairment. Healing works without a living wire; a
+// frame sent while it is under way, for some 0.1 ms, may still go through the
+// wire and be overtaken by one that goes past it.
 //
 // The error is [errors.ErrUnsupported] where the host cannot do it and
 // [wire.ErrDead] when the wire has ended: pairs that were impaired through it

@@ -27,6 +27,7 @@ type linkMeter struct {
 	tcp    *tcpWatch
 	looks  spans
 	began  time.Time
+	owed   int // see prober
 }
 
 // newLinkMeter looks at the site's links and their reverses.
@@ -56,6 +57,7 @@ func (m *linkMeter) begin(ctx context.Context, perLink float64, batch, size int)
 		return Reading{}, err
 	}
 	all := len(m.probes.links)
+	m.probes.owed = m.owed
 	// One link after the other, so that the probes of a fault are no burst.
 	m.probes.start(perLink*float64(all)/float64(batch), func(n int) { m.probes.send(n%all, size, batch) })
 	if !sleep(ctx, netBase) {
@@ -130,6 +132,7 @@ const (
 	delayLeast  = 300 * time.Microsecond
 	otherMost   = time.Millisecond // on links that are to be left alone
 	probePace   = 200              // probes a second on a link,
+	probeIdle   = 1000             // where nobody is disturbed,
 	probePaceLo = 10
 	probeSum    = 1000 // and on all links of a fault together
 )
@@ -210,7 +213,11 @@ func meterDelay(b *bench, site Site, d Dose) (Meter, error) {
 }
 
 func (m *delayMeter) Baseline(ctx context.Context) (Reading, error) {
-	return m.begin(ctx, pace(len(m.links)+len(m.others), probePaceLo, probePace, probeSum), 1, probeSize)
+	each := pace(len(m.links)+len(m.others), probePaceLo, probePace, probeSum)
+	if m.b.idle {
+		each = probeIdle
+	}
+	return m.begin(ctx, each, 1, probeSize)
 }
 
 func (m *delayMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {

@@ -92,7 +92,8 @@ const (
 	sharePace  = 2000
 	sharePaceL = 400
 	shareSum   = 4000
-	shareIdle  = 8000  // where nobody is disturbed: n of 20 000 in 3 s
+	shareIdle  = 8000  // where nobody is disturbed: n of 20 000 in 3 s,
+	shareOwed  = 16    // with bursts that a busy host delays sent together
 	shareCount = 8     // of expected hits are the fewest that tell
 	shareLeast = 0.002 // of all probes: what a busy host does by itself
 )
@@ -108,7 +109,7 @@ func newShareMeter(b *bench, site Site, kind shareKind, d Dose) (*shareMeter, er
 	}
 	s.rate = min(pace(len(m.links)+len(m.others), 50, sharePace, shareSum), max(sharePaceL, shareSeen/s.want))
 	if b.idle {
-		s.rate = shareIdle
+		s.rate, s.owed = shareIdle, shareOwed
 	}
 	return s, nil
 }

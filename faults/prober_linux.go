@@ -44,6 +44,10 @@ type prober struct {
 	first []uint32     // number of the first probe that is kept
 	bytes int64        // sent in all, Ethernet headers included
 
+	// owed is how many ticks that were missed, because this process was late, are
+	// made up for at once.
+	owed int
+
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -112,14 +116,24 @@ func (p *prober) start(perSecond float64, tick func(n int)) {
 		}
 	})
 	p.wg.Go(func() {
-		t := time.NewTicker(time.Duration(float64(time.Second) / perSecond))
+		every := time.Duration(float64(time.Second) / perSecond)
+		t := time.NewTicker(every)
 		defer t.Stop()
-		for n := 0; ; n++ {
+		due := time.Now().Add(every)
+		for n := 0; ; {
 			select {
 			case <-ctx.Done():
 				return
 			case <-t.C:
+			}
+			now := time.Now()
+			for made := 0; made == 0 || made <= p.owed && !due.After(now); made++ {
 				tick(n)
+				n++
+				due = due.Add(every)
+			}
+			if due.Before(now) {
+				due = now // no more is made up for
 			}
 		}
 	})

@@ -152,7 +152,10 @@ func calibrateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "calibrate [FAMILY...]",
 		Short: "Inject each fault at several doses and print requested and measured (root)",
-		RunE:  func(cmd *cobra.Command, args []string) error { return calibrate(cmd.Context(), args, format) },
+		Long: `Inject each fault at several doses on a cluster of its own and print what was
+asked for and what was measured. A family takes two to four minutes; doctor takes
+a look of ten seconds.`,
+		RunE: func(cmd *cobra.Command, args []string) error { return calibrate(cmd.Context(), args, format) },
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	return cmd

@@ -33,7 +33,8 @@ Faults on the same link or node add up: delays add, the lowest rate or quota win
 a cut beats all. A packet meets what is on its link in one order, whatever came first:
 partition, loss, duplication, the rate's queue, delay with jitter, overtaking, damage.
 Healing one of several leaves exactly the others. What a wire holds when a delay is healed
-is let go at once, in order; what waits before a rate leaves by the new one.
+is let go at once, in order; what waits before a rate leaves by the new one. A packet
+that is sent while its link leaves the wire, for some 0.1 ms, may be overtaken by the next.
 
 Without a ` + "`profile`" + ` a fault has its full dose from its start to its end. With one, its
 severity goes over time; the dose is measured while it is highest, each change is an event:
