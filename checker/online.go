@@ -10,11 +10,12 @@ import (
 )
 
 // An Online looks for contradictions while a history is being recorded, with
-// bounded memory. What it finds is certain (the rule is that of finder.pairs: two
-// versions of a key of which each would have to precede the other), as far as
-// values are unique and deletes write tombstones (a delete that is still open
-// could explain an absent key); what it does not find may still be there. Operations come in
-// any order, each when its outcome is known.
+// bounded memory. What it finds is certain (two versions of a key of which each
+// would have to precede the other, as in finder.pairs; a cas whose answer
+// contradicts itself; an append that is there twice), as far as values are unique
+// and deletes write tombstones (a delete that is still open could explain an
+// absent key); what it does not find may still be there. Operations come in any
+// order, each when its outcome is known.
 //
 // It is not safe for concurrent use.
 type Online struct {
@@ -70,6 +71,11 @@ func (c *Online) Add(o *history.Op) (text string, bad bool) {
 	if x.bare() {
 		k.blurred = true
 	}
+	if x.observes() {
+		if text := amiss(o); text != "" {
+			return text, true
+		}
+	}
 	if x.writes() && o.Value != nil {
 		ret := int64(never)
 		if x.completed() {
@@ -81,6 +87,25 @@ func (c *Online) Add(o *history.Op) (text string, bad bool) {
 		text, bad = c.note(k, o, lastToken(o.Result), o.Return)
 	}
 	return text, bad
+}
+
+// tail bounds how much of a value is searched, in bytes.
+const tail = 4 << 10
+
+// amiss says what is wrong with an answer by itself; empty if nothing is.
+func amiss(o *history.Op) string {
+	if o.Kind == history.CAS && o.Swapped != equal(o.Expect, o.Result) {
+		return fmt.Sprintf("%s: the cas of operation %d found %s and expected %s, and swapped: %t", o.Key, o.ID, show(o.Result), show(o.Expect), o.Swapped)
+	}
+	last := lastToken(o.Result)
+	if o.Result == nil || !strings.HasPrefix(last, "+") {
+		return ""
+	}
+	v := *o.Result
+	if end := v[max(0, len(v)-tail):]; strings.Contains(end, last+"+") { // the last one ends the value
+		return fmt.Sprintf("%s: operation %d found %q twice (%s by client %d)", o.Key, o.ID, last, o.Kind, o.Client)
+	}
+	return ""
 }
 
 // lastToken names a version by the write that made it: "v1+a2+a3" by "+a3".

@@ -60,6 +60,14 @@ func TestOnlineStories(t *testing.T) {
 		{"an old version after an append", with().put("v1", 0, 1).app("+a2", 2, 3).get("v1+a2", 4, 5).get("v1", 6, 7), true},
 		{"absent after a write", with().put("a", 0, 1).get("-", 2, 3), true},
 		{"absent after a bare delete", with().put("a", 0, 1).add(history.Delete, 2, 3, none).get("-", 4, 5), false},
+		{"an append that is there twice", with().put("v1", 0, 1).app("+a2", 2, 3).get("v1+a2+a2", 4, 5), true},
+		{"an append whose name begins with another's", with().put("v1", 0, 1).app("+a2", 2, 3).app("+a25", 4, 5).get("v1+a2+a25", 6, 7), false},
+		{"the same the other way round", with().put("v1", 0, 1).app("+a25", 2, 3).app("+a2", 4, 5).get("v1+a25+a2", 6, 7), false},
+		{"a swap on a mismatch", with().put("a", 0, 1).add(history.CAS, 2, 3, func(o *history.Op) {
+			o.Expect, o.Value, o.Result, o.Swapped = ptr("z"), ptr("b"), ptr("a"), true
+		}), true},
+		{"a swap on a match", with().put("a", 0, 1).cas("a", "b", "a", 2, 3), false},
+		{"no swap on a mismatch", with().put("a", 0, 1).cas("z", "b", "a", 2, 3), false},
 		{"unknown, seen, then unseen", with().put("a", 0, 1).put("b", 2, 3).unknown().get("b", 4, 5).get("a", 8, 9), true},
 	} {
 		if got := online(tt.h.ops); got != tt.want {

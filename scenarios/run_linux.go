@@ -45,6 +45,7 @@ const (
 	calibrateFor  = 3 * time.Second  // closed loop before a load relative to the maximum
 	quiesceWithin = 15 * time.Second // for the nodes to agree after the last heal
 	readWithin    = 20 * time.Second // for the final reads
+	readHasty     = 5 * time.Second  // the same, of nodes that had not settled before
 	boxWithin     = 5 * time.Second  // for our own processes to answer when nothing hurts any more
 	closeWithin   = 10 * time.Second // for each step of taking things down after the run ended or was interrupted
 )
@@ -380,17 +381,19 @@ func (s *session) awaitViolation(ctx context.Context) error {
 // settle runs after the last heal: wait until the nodes agree, read every key
 // once more, and close the history.
 func (s *session) settle(ctx context.Context) error {
+	within := readWithin
 	err := s.quiesce(ctx)
 	if err == nil {
 		err = s.checkBoxes(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
 		s.events.emit(run.Event{Type: run.TestbedFailed, Text: "the nodes did not settle after the run: " + err.Error()})
+		within = readHasty
 	}
 	s.compareReplicas(ctx)
-	missing, err := s.load.FinalReads(ctx, s.spec(), s.keys(), readWithin)
+	missing, err := s.load.FinalReads(ctx, s.spec(), s.keys(), within)
 	if len(missing) > 0 {
-		s.note("final reads of %d of %d keys got no answer within %v", len(missing), s.Plan.Load.Keys, readWithin)
+		s.note("final reads of %d of %d keys got no answer within %v", len(missing), s.Plan.Load.Keys, within)
 	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("final reads: %w", err)

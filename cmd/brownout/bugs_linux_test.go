@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"text/tabwriter"
 	"time"
 
 	"brownout/internal/needs"
@@ -35,28 +37,31 @@ var plantedBugs = []struct {
 	{"hang-after-election", []string{"hang"}},
 }
 
-// seen are the labels of what a run showed to be wrong.
-func seen(res run.Result) []string {
-	var out []string
+// seen are the labels of what a run showed to be wrong, as it puts them first.
+func seen(res run.Result) (out []string) {
+	add := func(label string) {
+		if !slices.Contains(out, label) {
+			out = append(out, label)
+		}
+	}
 	for _, v := range res.Consistency.Violations {
-		out = append(out, v.Label)
+		add(v.Label)
 	}
 	if res.Durability.Verdict == "lost" {
-		out = append(out, "lost acknowledged write")
+		add("lost acknowledged write")
 	}
 	if res.Replicas.Verdict == "diverged" {
-		out = append(out, "replicas diverged")
+		add("replicas diverged")
 	}
 	if res.Progress.Verdict == "hang" {
-		out = append(out, "hang")
+		add("hang")
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	return out
 }
 
 // TestPlantedBugs finds every bug, and nothing in the same scenario without it.
-// BROWNOUT_BUGS=N seeks all bugs once, and runs without each N times; without it,
-// the fastest few are sought once.
+// BROWNOUT_BUGS=N seeks all bugs once, and runs without each N times, which must
+// pass; without it, the fastest few are sought once.
 func TestPlantedBugs(t *testing.T) {
 	needs.Host(t, needs.Root)
 	clean, _ := strconv.Atoi(os.Getenv("BROWNOUT_BUGS"))
@@ -64,22 +69,40 @@ func TestPlantedBugs(t *testing.T) {
 	if clean == 0 {
 		bugs = bugs[:3]
 	}
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "BUG\tSCENARIO\tCAUGHT\tAS\tSEEN AFTER\tRUN TOOK\tCLEAN WITHOUT IT")
 	for _, bug := range bugs {
 		t.Run(bug.name, func(t *testing.T) {
 			res, took := runBug(t, bug.name)
 			got := seen(res)
-			if !slices.ContainsFunc(got, func(l string) bool { return slices.Contains(bug.labels, l) }) || res.ExitCode != 3 && res.ExitCode != 1 {
+			caught := slices.ContainsFunc(got, func(l string) bool { return slices.Contains(bug.labels, l) }) && (res.ExitCode == 3 || res.ExitCode == 1)
+			if !caught {
 				t.Errorf("%s: %s %v, want one of %v: %s", bug.name, res.Verdict, got, bug.labels, res.Why)
 			}
-			t.Logf("%-22s caught in %5.1f s as %s", bug.name, took.Seconds(), strings.Join(got, ", "))
+			passed := 0
 			for range clean {
-				res, _ := runBug(t, bug.name, "--set", "target.config.bug=none")
-				if got := seen(res); len(got) > 0 || res.Consistency.Verdict != "ok" {
-					t.Errorf("%s without its bug: %s %v: %s", bug.name, res.Verdict, got, res.Why)
+				if res, _ := runBug(t, bug.name, "--set", "target.config.bug=none"); res.Verdict == run.Pass {
+					passed++
+				} else {
+					t.Errorf("%s without its bug: %s %v: %s", bug.name, res.Verdict, seen(res), res.Why)
 				}
 			}
+			fmt.Fprintf(table, "%s\tbug-%s\t%s\t%s\t%s\t%.1f s\t%d of %d\n", bug.name, bug.name, map[bool]string{true: "yes", false: "no"}[caught],
+				strings.Join(got, ", "), seenAfter(res), took.Seconds(), passed, clean)
 		})
 	}
+	fmt.Println()
+	if err := table.Flush(); err != nil {
+		t.Error(err)
+	}
+}
+
+// seenAfter says when a violation was seen, from the first operation on.
+func seenAfter(res run.Result) string {
+	if st := res.Stopped; st != nil {
+		return fmt.Sprintf("%.2f s", float64(st.Returned+st.StoppedIn)/1e9)
+	}
+	return "its end"
 }
 
 func runBug(t *testing.T, name string, args ...string) (run.Result, time.Duration) {

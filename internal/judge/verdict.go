@@ -22,18 +22,25 @@ import (
 //  2. fail: the target hung with no fault in force, or an expectation was missed. If the testbed itself was starved, the
 //     host too noisy, a part of it failed, or the run was cut short, a missed
 //     expectation about times or counts proves nothing: it is inconclusive.
-//  3. inconclusive: something that the run should have shown is not known.
+//  3. inconclusive: something that the run should have shown is not known. A
+//     testbed that kept no time hides nothing from a plan that asks only for what
+//     the history proves.
 //  4. pass.
 type judgement struct {
 	rec     *record
 	res     *run.Result
 	checked checker.Result
+	timed   bool // some expectation is about times or counts
 }
 
 func (j *judgement) decide() {
 	res := j.res
-	doubt := j.untrusted()
-	j.expectations(doubt)
+	broken, late := j.broken(), unfit(res)
+	j.expectations(cmp.Or(broken, late))
+	if !j.timed {
+		late = ""
+	}
+	doubt := cmp.Or(broken, late)
 	verdict, why := run.Pass, ""
 	note := func(v run.Verdict, reason string) {
 		if reason != "" && run.Worst(verdict, v) != verdict {
@@ -67,8 +74,9 @@ func headline(s string) string {
 // oneLine keeps a reason on one line, whatever a part of it said.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// untrusted says why times and counts of this run prove nothing; empty if they do.
-func (j *judgement) untrusted() string {
+// broken says why the run itself did not go as it should; empty if it did. What
+// it would have shown is not known.
+func (j *judgement) broken() string {
 	if e, ok := j.rec.last(run.Interrupted); ok {
 		return strings.TrimSuffix("interrupted: "+e.Text, ": ")
 	}
@@ -85,7 +93,7 @@ func (j *judgement) untrusted() string {
 	} else if e.Text != "" {
 		return "the run ended early: " + headline(e.Text)
 	}
-	return unfit(j.res)
+	return ""
 }
 
 func (j *judgement) violated() string {
@@ -159,6 +167,7 @@ func (j *judgement) expectations(doubt string) {
 	j.res.Expectations = []run.Expectation{}
 	for _, p := range j.rec.plan.Expect {
 		e, about := j.evaluate(p)
+		j.timed = j.timed || about != aboutHistory
 		switch {
 		case about == aboutHistory || e.Verdict == run.Inconclusive:
 		case excuse != "" && e.Verdict == run.Fail:
