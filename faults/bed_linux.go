@@ -70,6 +70,7 @@ type bench struct {
 	weights ledger[string, bool] // of the whole run, under no name
 	weight  int                  // the run's own, while it has another
 	flows   ledger[portFlow, bool]
+	locks   ledger[string, kvserver.LockRequest]
 	idle    bool // nobody else is on the cluster: meters may send as much as they like
 }
 
@@ -91,6 +92,7 @@ func newBench(bed Bed) *bench {
 	b.skews.apply = b.setSkew
 	b.weights.apply = b.setWeight
 	b.flows.apply = b.setFlow
+	b.locks.apply = b.setLocks
 	for _, how := range pauseNames {
 		b.frozen[how] = &ledger[string, bool]{apply: func(ctx context.Context, node string, asked []bool) error {
 			return b.setFrozen(ctx, how, node, len(asked) > 0)

@@ -76,6 +76,10 @@ func sizes(name string, mib ...int64) (out []Dose) {
 	return out
 }
 
+func convoys(millis, contenders int64) Dose {
+	return Dose{"hold_ns": millis * int64(time.Millisecond), "period_ns": int64(100 * time.Millisecond), "contenders": contenders}
+}
+
 func contention(burners, weight int64) Dose { return Dose{"burners": burners, "weight": weight} }
 
 // pins are all single CPUs, at most five.
@@ -216,6 +220,11 @@ func throwAway(ctx context.Context, exe string) (b *bench, down func() error, er
 func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose, hold time.Duration) (r Row, err error) {
 	nodes := b.Cluster.Nodes()
 	victim := nodes[len(nodes)-1]
+	if strings.HasPrefix(k.kind, "lock.") { // a leader's clients wait for one turn
+		if victim, err = b.leader(ctx); err != nil {
+			return r, err
+		}
+	}
 	site := Site{Nodes: []string{victim.Name()}}
 	if strings.HasPrefix(k.kind, "net.") {
 		var names []string
@@ -258,6 +267,16 @@ func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose, hold
 	return calibrated(k.kind, by.name, d, reading, answer), err
 }
 
+// leader returns the node that leads now.
+func (b *bench) leader(ctx context.Context) (*cluster.Node, error) {
+	for _, st := range b.statuses(ctx) {
+		if st.Role == "leader" && st.Ready {
+			return b.node(st.Node)
+		}
+	}
+	return nil, errors.New("no node leads")
+}
+
 // calibrated puts a reading into a row.
 func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	r := Row{Kind: kind, Provider: provider, Verdict: RowOff, Why: answer.Why}
@@ -296,6 +315,9 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	case "gc.storm":
 		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.0fMiB", d.Float("heap_bytes")/(1<<20)), fmt.Sprintf("%.1fMiB", v.Float("heap_bytes")/(1<<20))
 		r.ErrorPct = off(v.Float("heap_bytes"), d.Float("heap_bytes"))
+	case "lock.convoy":
+		r.Requested, r.MeasuredP50, r.MeasuredP99 = short(v.Duration("asked")), short(v.Duration("p50")), short(v.Duration("max"))
+		r.ErrorPct = off(v.Float("p50_ns"), v.Float("asked_ns"))
 	case "process.crashloop":
 		r.Requested, r.MeasuredP50 = short(d.Duration("every")), short(v.Duration("every"))
 		r.ErrorPct = off(v.Float("every_ns"), d.Float("every_ns"))

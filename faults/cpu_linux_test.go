@@ -120,6 +120,8 @@ func TestDosesThatCannotBeGivenAreRefusedWithTheirRange(t *testing.T) {
 		{"memory.stall", "cgroup1 cgroup2", faults.Dose{}, "no length"},
 		{"gc.storm", "agent", faults.Dose{"heap_bytes": int64(1) << 50, "gogc": int64(10)}, "half of what this host has"},
 		{"process.crashloop", "signal", faults.Dose{}, "without a time"},
+		{"lock.hold", "agent", faults.Dose{}, "more than nothing"},
+		{"lock.convoy", "agent", faults.Dose{"hold_ns": 30 * ms, "period_ns": 100 * ms, "contenders": int64(3)}, "at most 90%"},
 		{"clock.offset", "timens", faults.Dose{"add_ns": int64(1) << 60, "direction": "back"}, "how long this host is up"},
 		{"clock.skew", "agent", faults.Dose{"rate": 100.0, "direction": "back"}, "below 100%"},
 		{"clock.skew", "agent", faults.Dose{}, "one of add and rate"},

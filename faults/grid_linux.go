@@ -40,6 +40,8 @@ var systemGrid = map[string]struct {
 		{"disk_bytes_per_s": int64(8 << 20)},
 		{"cpu": 50.0, "memory_bytes": int64(32 << 20), "net_bits_per_s": int64(10e6), "disk_bytes_per_s": int64(4 << 20)},
 	}},
+	"lock.hold":    {1500 * time.Millisecond, append(times("add", 1, 2, 5, 20, 100), Dose{"add_ns": int64(5 * time.Millisecond), "which": "read"}, Dose{"add_ns": int64(5 * time.Millisecond), "busy": true})},
+	"lock.convoy":  {2 * time.Second, []Dose{convoys(5, 0), convoys(5, 3), convoys(10, 0), convoys(20, 1), convoys(80, 0)}},
 	"clock.offset": {500 * time.Millisecond, times("add", 10, 1000, 60_000, 3_600_000, 86_400_000)},
 	"clock.skew": {time.Second, append(times("add", 10, 1000, 60_000, 3_600_000, 86_400_000),
 		Dose{"rate": 0.5}, Dose{"rate": 1.0}, Dose{"rate": 10.0}, Dose{"rate": 10.0, "direction": "back"}, Dose{"rate": 50.0})},

@@ -61,6 +61,8 @@ func TestAWrongMechanismIsSeen(t *testing.T) {
 	}{
 		{"a frozen process", "process.pause", "freezer2", "gc.pause", pause, "no GC pause"},
 		{"a stopped world", "gc.pause", "agent", "process.pause", pause, "not a mere freeze"},
+		{"a slow network", "net.delay", "wire", "lock.hold", faults.Dose{"add_ns": 20 * ms}, "the target's account says"},
+		{"pauses", "process.pause", "freezer2", "lock.convoy", faults.Dose{"length_ns": 40 * ms, "every_ns": 100 * ms, "hold_ns": 40 * ms, "period_ns": 100 * ms}, "by the target's account"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if raced && tt.kind == "gc.pause" {
@@ -79,7 +81,11 @@ func TestAWrongMechanismIsSeen(t *testing.T) {
 			if _, err := m.Baseline(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			inj, err := p.Inject(t.Context(), site, tt.dose)
+			where := site
+			if strings.HasPrefix(tt.kind, "net.") {
+				where = faults.Site{Links: []faults.Link{{From: "client", To: "n3"}}}
+			}
+			inj, err := p.Inject(t.Context(), where, tt.dose)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -28,6 +28,7 @@ const redisVersion = "7.0.0"
 //	GET  /clock        Clocks
 //	POST /fault/clock  ClockRequest: set the wall clock wrong; {} makes it right
 //	POST /fault/gcstorm StormRequest: keep the collector at work; a heap of 0 ends it
+//	POST /fault/lock   LockRequest: hold locks for longer, or in convoys; {} ends it
 //	     /debug/pprof/
 //
 // Without a body, a POST is about shard 0.
@@ -62,6 +63,7 @@ func (s *server) adminMux(ctx context.Context) *http.ServeMux {
 		"GET /clock":          s.clock.read,
 		"POST /fault/clock":   s.clock.serve,
 		"POST /fault/gcstorm": s.storm.serve,
+		"POST /fault/lock":    s.lockFault,
 	} {
 		mux.Handle(pattern, adminHandler(ctx, do))
 	}

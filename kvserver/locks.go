@@ -28,11 +28,12 @@ var lockModes = []string{lockGlobal, lockRW, lockSharded, lockFree}
 // In mode lockfree-read a turn of applying shows all that it did at its end, by
 // one atomic pointer, before anybody is answered.
 type locks struct {
-	mode  string
-	whole sync.Mutex
-	rw    sync.RWMutex
-	some  []shardLock
-	meter *lockMeter
+	mode   string
+	whole  sync.Mutex
+	rw     sync.RWMutex
+	some   []shardLock
+	meter  *lockMeter
+	faults *lockFaults
 }
 
 // A lockMeter counts what turns waited for locks and how long they held them.
@@ -45,7 +46,7 @@ type shardLock struct {
 }
 
 func newLocks(c Config) *locks {
-	l := &locks{mode: cmp.Or(c.Lock, lockRW), meter: &lockMeter{}}
+	l := &locks{mode: cmp.Or(c.Lock, lockRW), meter: &lockMeter{}, faults: &lockFaults{}}
 	if l.mode == lockSharded {
 		l.some = make([]shardLock, c.LockShards)
 	}
@@ -63,6 +64,7 @@ type turn struct {
 	timed  bool
 	begun  int64 // if it is timed
 	waited int64 // for locks
+	held   bool  // it has had its first
 }
 
 // sampled is how many turns of a client's reads there are for one that is timed:
@@ -81,6 +83,9 @@ func (l *locks) beginApply(mu *sync.Mutex) turn {
 	case l.mode == lockRW && !l.rw.TryLock():
 		l.await(&t, l.rw.Lock)
 	}
+	if l.mode != lockSharded {
+		l.faults.held(&t)
+	}
 	return t
 }
 
@@ -97,6 +102,9 @@ func (l *locks) beginRead(timed bool) (t turn) {
 		l.await(&t, l.whole.Lock)
 	case l.mode == lockRW && !l.rw.TryRLock():
 		l.await(&t, l.rw.RLock)
+	}
+	if l.mode != lockSharded {
+		l.faults.held(&t)
 	}
 	return t
 }
@@ -165,6 +173,9 @@ func (l *locks) lock(t *turn, set lockSet) {
 				l.await(t, m.RLock)
 			}
 		}
+	}
+	if set != (lockSet{}) {
+		l.faults.held(t)
 	}
 }
 

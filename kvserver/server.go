@@ -81,6 +81,8 @@ type server struct {
 	storm   gcStorm
 	clock   wallClock
 	locks   lockMeter
+
+	lockFaults lockFaults
 }
 
 // Seams are what may be put between this node and the world.
@@ -249,6 +251,7 @@ func (s *server) awaitProposers(d time.Duration) {
 // close closes what open has opened. It may be called on a half-open server.
 func (s *server) close() error {
 	var errs []error
+	s.lockFaults.close()
 	for _, ln := range s.clients {
 		ln.Close() // closed already on the normal way
 	}

@@ -25,6 +25,8 @@ type setting struct {
 var kvserverConfig = []setting{
 	{name: "log", words: []string{"wal", "bolt", "memory"}, defaultValue: "wal", doc: "where the Raft log lives; memory survives nothing"},
 	{name: "reads", words: []string{"readindex", "lease", "local"}, defaultValue: "readindex", doc: "how reads are answered; only readindex is linearizable whatever happens"},
+	{name: "lock", words: []string{"global", "rw", "sharded", "lockfree-read"}, defaultValue: "rw", doc: "of the state, between who applies and who reads: one mutex, one readers-writer lock, lock_shards of them by key, or none for readers"},
+	{name: "lock_shards", least: 1, most: 256, defaultValue: "16", doc: "locks over which lock: sharded spreads the keys; only with it"},
 	{name: "heartbeat", time: true, least: int64(5 * time.Millisecond), most: int64(time.Minute), defaultValue: "1s", doc: "a follower's patience without a leader"},
 	{name: "election", time: true, least: int64(5 * time.Millisecond), most: int64(time.Minute), defaultValue: "1s", doc: "a candidate's patience; at least heartbeat"},
 	{name: "lease", time: true, least: int64(5 * time.Millisecond), most: int64(time.Minute), defaultValue: "500ms", doc: "a leader without a quorum for this long steps down; at most heartbeat"},

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package kvserver
+
+import "time"
+
+func nap(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	<-t.C
+}
