@@ -29,6 +29,7 @@ const redisVersion = "7.0.0"
 //	POST /fault/clock  ClockRequest: set the wall clock wrong; {} makes it right
 //	POST /fault/gcstorm StormRequest: keep the collector at work; a heap of 0 ends it
 //	POST /fault/lock   LockRequest: hold locks for longer, or in convoys; {} ends it
+//	POST /profile      ProfileRequest: how much of contention is written down
 //	     /debug/pprof/
 //
 // Without a body, a POST is about shard 0.
@@ -64,6 +65,7 @@ func (s *server) adminMux(ctx context.Context) *http.ServeMux {
 		"POST /fault/clock":   s.clock.serve,
 		"POST /fault/gcstorm": s.storm.serve,
 		"POST /fault/lock":    s.lockFault,
+		"POST /profile":       s.profile,
 	} {
 		mux.Handle(pattern, adminHandler(ctx, do))
 	}

@@ -33,6 +33,11 @@ type Config struct {
 
 	LockShards int `json:"lock_shards,omitempty"` // locks of mode "sharded", over which keys are spread; default 16
 
+	LockDump     Duration `json:"lock_dump,omitempty"`     // a wait for one of them by which all goroutines are written to dumps; default 500ms
+	Dumps        string   `json:"dumps,omitempty"`         // directory for that; none if empty
+	MutexProfile int      `json:"mutex_profile,omitempty"` // one in so many waits for a lock is in /debug/pprof/mutex; default none
+	BlockProfile Duration `json:"block_profile,omitempty"` // one event for so much time blocked is in /debug/pprof/block; default none
+
 	LeaderWrite string `json:"leader_write,omitempty"` // a leader's own log is written in "parallel" (default) with its followers', or "first"
 
 	Heartbeat     Duration `json:"heartbeat,omitempty"`      // follower's patience without a leader; default 1s
@@ -131,6 +136,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Lock == lockSharded {
 		c.LockShards = cmp.Or(c.LockShards, 16)
 	}
+	c.LockDump = cmp.Or(c.LockDump, Duration(500*time.Millisecond))
 	c.LeaderWrite = cmp.Or(c.LeaderWrite, "parallel")
 	c.Shards = cmp.Or(c.Shards, 1)
 	c.Heartbeat = cmp.Or(c.Heartbeat, Duration(time.Second))
@@ -239,6 +245,8 @@ func (c Config) checkNumbers() (errs []error) {
 		{"rpc_timeout", c.RPCTimeout, least},
 		{"peer_timeout", c.PeerTimeout, least},
 		{"timeout", c.Timeout, least},
+		{"lock_dump", c.LockDump, Duration(time.Millisecond)},
+		{"block_profile", c.BlockProfile, 0},
 		{"snapshot_interval", c.SnapshotInterval, least},
 	} {
 		if d.v < d.min {
@@ -259,6 +267,7 @@ func (c Config) checkNumbers() (errs []error) {
 		{"max_queue", c.MaxQueue, 1, 1 << 24},
 		{"max_queue_bytes", c.MaxQueueBytes, 1 << 10, 1 << 34},
 		{"max_clients", c.MaxClients, 1, 1 << 20},
+		{"mutex_profile", c.MutexProfile, 0, 1 << 30},
 		{"log_cache", c.LogCache, 1, 1 << 16},
 		{"segment_bytes", c.SegmentBytes, 1 << 20, 1 << 30},
 	} {

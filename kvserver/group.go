@@ -51,7 +51,7 @@ func newGroup(s *server, index int) *group {
 	g.stand = s.c.Kick && (s.c.Shards == 1 || s.c.Peers[index%len(s.c.Peers)].ID == s.c.ID)
 	g.fsm.bugs = newFSMBugs(s.c)
 	g.fsm.notes, g.fsm.group = s.notes, uint8(index)
-	g.fsm.locks.meter, g.fsm.locks.faults = &s.locks, &s.lockFaults
+	g.fsm.locks.meter, g.fsm.locks.faults, g.fsm.locks.watch = &s.locks, &s.lockFaults, &s.lockWatch
 	return g
 }
 

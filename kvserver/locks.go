@@ -34,6 +34,7 @@ type locks struct {
 	some   []shardLock
 	meter  *lockMeter
 	faults *lockFaults
+	watch  *lockWatch
 }
 
 // A lockMeter counts what turns waited for locks and how long they held them.
@@ -46,7 +47,7 @@ type shardLock struct {
 }
 
 func newLocks(c Config) *locks {
-	l := &locks{mode: cmp.Or(c.Lock, lockRW), meter: &lockMeter{}, faults: &lockFaults{}}
+	l := &locks{mode: cmp.Or(c.Lock, lockRW), meter: &lockMeter{}, faults: &lockFaults{}, watch: &lockWatch{}}
 	if l.mode == lockSharded {
 		l.some = make([]shardLock, c.LockShards)
 	}
@@ -112,6 +113,7 @@ func (l *locks) beginRead(timed bool) (t turn) {
 // await takes a lock that is not free.
 func (l *locks) await(t *turn, lock func()) {
 	begun := monotonic()
+	defer l.watch.leave(l.watch.enter(begun))
 	lock()
 	t.waited += monotonic() - begun
 }

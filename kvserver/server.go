@@ -83,6 +83,7 @@ type server struct {
 	locks   lockMeter
 
 	lockFaults lockFaults
+	lockWatch  lockWatch
 }
 
 // Seams are what may be put between this node and the world.
@@ -101,6 +102,10 @@ func (s seams) around(l link) link {
 // open brings up everything but the goroutines of run.
 func open(c Config, logTo io.Writer, between seams) (_ *server, err error) {
 	s := &server{c: c, started: time.Now()}
+	s.lockWatch.limit, s.lockWatch.dir = time.Duration(c.LockDump), c.Dumps
+	if c.MutexProfile > 0 || c.BlockProfile > 0 {
+		ProfileRequest{c.MutexProfile, int64(c.BlockProfile)}.set()
+	}
 	s.log = hclog.New(&hclog.LoggerOptions{Name: c.ID, Level: hclog.LevelFromString(c.LogLevel), Output: logTo})
 	defer func() {
 		if err != nil {
@@ -179,6 +184,9 @@ func (s *server) run(ctx context.Context) error {
 	defer endService()
 	for _, ln := range s.clients {
 		g.Go(func() error { return s.front.serve(service, ln) })
+	}
+	if s.c.Dumps != "" {
+		g.Go(func() error { return s.lockWatch.run(ctx, s.c.ID, s.log) })
 	}
 	if s.admin != nil {
 		g.Go(func() error { return s.serveAdmin(ctx) })

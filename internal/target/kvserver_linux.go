@@ -30,7 +30,8 @@ const (
 	kvConfigFile = "run/kv.json"
 	kvAdmin      = "/run/admin.sock"
 	kvData       = "/data"
-	kvStages     = "/notes/stages.bin"
+	kvNotes      = "/notes"
+	kvStages     = kvNotes + "/stages.bin"
 )
 
 // KVServer starts kvserver on a cluster's nodes. The first node stands for
@@ -50,7 +51,7 @@ func NewKVServer(settings map[string]string) (*KVServer, error) {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		value := settings[name]
-		if slices.Contains([]string{"id", "dir", "client", "raft", "admin", "peers", "kick", "stages"}, name) {
+		if slices.Contains([]string{"id", "dir", "client", "raft", "admin", "peers", "kick", "stages", "dumps"}, name) {
 			errs = append(errs, fmt.Errorf("%s: is the cluster's to decide", name))
 			continue
 		}
@@ -94,7 +95,7 @@ func (t *KVServer) json(peers []peer, me int) ([]byte, error) {
 	c["id"], c["dir"], c["admin"], c["peers"] = peers[me].name, kvData, kvAdmin, all
 	c["client"], c["raft"] = all[me].Client, all[me].Raft
 	c["kick"] = me == 0
-	c["stages"] = kvStages
+	c["stages"], c["dumps"] = kvStages, kvNotes
 	return json.MarshalIndent(c, "", "  ")
 }
 
