@@ -23,7 +23,7 @@ type Spec struct {
 	Conns   []net.Conn                       // the clients are spread over them; a connection carries the commands of its clients as a pipeline
 	Clients int                              // at least one on each connection
 	Command func(buf []byte, i int64) []byte // appends command i to buf
-	Want    string                           // how every reply must begin, as in "+OK" or "$256"
+	Want    string                           // how every reply must begin, as in "+OK" or "$256"; if empty, with anything but an error
 	Count   int64                            // commands; 0: until Warm and Time have gone by
 	Warm    time.Duration                    // not counted
 	Time    time.Duration
@@ -183,7 +183,7 @@ func (l *line) reply(b []byte) (int, error) {
 		return 0, nil
 	}
 	head := b[:max(0, end-1)]
-	if !bytes.HasPrefix(head, []byte(l.Want)) {
+	if !bytes.HasPrefix(head, []byte(l.Want)) || l.Want == "" && (len(head) == 0 || head[0] == '-') {
 		return 0, fmt.Errorf("reply %q, want %q", head, l.Want)
 	}
 	size := end + 1

@@ -84,7 +84,11 @@ func TestRun(t *testing.T) {
 	})
 	t.Run("a wrong reply is an error", func(t *testing.T) {
 		refuse := func([]string) string { return "-MOVED 0 elsewhere\r\n" }
-		_, err := Run(Spec{Conns: []net.Conn{pipe(t, refuse)}, Clients: 2, Count: 9, Command: get, Want: "$"})
+		_, err := Run(Spec{Conns: []net.Conn{pipe(t, refuse)}, Clients: 2, Count: 9, Command: get})
+		if err == nil {
+			t.Error("an error passed for any answer")
+		}
+		_, err = Run(Spec{Conns: []net.Conn{pipe(t, refuse)}, Clients: 2, Count: 9, Command: get, Want: "$"})
 		if err == nil || !strings.Contains(err.Error(), "MOVED") {
 			t.Errorf("error = %v, want the reply in it", err)
 		}
