@@ -2,6 +2,7 @@ package kvserver
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -12,10 +13,15 @@ func newTable() table {
 	for _, s := range []*spec{
 		{name: "set", arity: -3, parse: parseSet},
 		{name: "get", arity: 2, kind: opGet},
+		{name: "setnx", arity: 3, kind: opSetNX, answer: didSet},
 		{name: "del", arity: -2, kind: opDel},
+		{name: "unlink", arity: -2, kind: opDel},
 		{name: "exists", arity: -2, kind: opExists},
 		{name: "append", arity: 3, kind: opAppend},
 		{name: "strlen", arity: 2, kind: opStrlen},
+		{name: "type", arity: 2, kind: opExists, answer: typeOf},
+		{name: "ttl", arity: 2, kind: opExists, answer: endless},
+		{name: "pttl", arity: 2, kind: opExists, answer: endless},
 		{name: "mget", arity: -2, kind: opMGet},
 		{name: "mset", arity: -3, kind: opMSet},
 		{name: "dbsize", arity: 1, kind: opDBSize},
@@ -33,6 +39,8 @@ func newTable() table {
 		{name: "client", arity: -2, local: clientCommand},
 		{name: "cluster", arity: -2, local: clusterCommand},
 		{name: "hello", arity: -1, local: hello},
+		{name: "auth", arity: -2, local: noPassword},
+		{name: "multi", arity: 1, barrier: true, local: multi},
 		{name: "readonly", arity: 1, barrier: true, local: stale(true)},
 		{name: "readwrite", arity: 1, barrier: true, local: stale(false)},
 	} {
@@ -40,6 +48,26 @@ func newTable() table {
 	}
 	return t
 }
+
+// didSet answers 1 or 0 where SET says OK or null.
+func didSet(w *respWriter, r *result) {
+	if r.code == resOK {
+		w.number(1)
+	} else {
+		w.number(0)
+	}
+}
+
+func typeOf(w *respWriter, r *result) {
+	if r.n == 0 {
+		w.word("none")
+	} else {
+		w.word("string")
+	}
+}
+
+// endless answers how long a key will live: for ever, or not at all.
+func endless(w *respWriter, r *result) { w.number(r.n - 2) }
 
 func ping(_ *front, w *respWriter, _ *client, args [][]byte) {
 	switch len(args) {
@@ -82,16 +110,17 @@ func info(f *front, w *respWriter, _ *client, args [][]byte) {
 
 // command is asked by redis-cli for its hints (DOCS) and by libraries for key positions.
 func command(f *front, w *respWriter, _ *client, args [][]byte) {
+	names := slices.DeleteFunc(sortedKeys(f.table), func(name string) bool { return refused()[name] != "" })
 	if len(args) > 1 && is(args[1], "count") {
-		w.number(int64(len(f.table)))
+		w.number(int64(len(names)))
 		return
 	}
 	if len(args) > 1 {
 		w.array(0)
 		return
 	}
-	w.array(len(f.table))
-	for _, name := range sortedKeys(f.table) {
+	w.array(len(names))
+	for _, name := range names {
 		w.array(6) // name, arity, flags, first key, last key, step
 		w.bulk(name)
 		w.number(int64(f.table[name].arity))

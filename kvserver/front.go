@@ -342,10 +342,15 @@ func (f *front) answer(cl *client, r *run) {
 		case s.op.kind == 0:
 			s.spec.local(f, cl.w, cl, s.args)
 		default:
-			if res := &c.res[s.at]; res.code == resFail {
+			res := &c.res[s.at]
+			if res.code == resFail {
 				res.s = withSlot(res.s, &s.op)
 			}
-			f.reply(cl.w, &c.res[s.at])
+			if s.spec.answer != nil && res.code != resFail {
+				s.spec.answer(cl.w, res)
+			} else {
+				f.reply(cl.w, res)
+			}
 			c.res[s.at] = result{}
 		}
 	}

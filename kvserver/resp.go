@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // A step is one command of a pipeline, parsed.
@@ -25,6 +26,7 @@ type spec struct {
 	barrier bool // runs alone, after everything before it has been answered
 	parse   func(t table, args [][]byte) (op, string)
 	local   func(f *front, w *respWriter, cl *client, args [][]byte) // answered here and now
+	answer  func(w *respWriter, r *result)                           // how a result that is no error is put, if not as it is
 }
 
 // A table holds the protocol's words by name.
@@ -98,7 +100,8 @@ func tooLong(o *op) string {
 	return ""
 }
 
-// unknownCommand is Redis' own text (server.c commandCheckExistence).
+// unknownCommand is Redis' own text (server.c commandCheckExistence), by which
+// libraries know that a server does not have a command, and our reason.
 func unknownCommand(args [][]byte) string {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "ERR unknown command '%.128s', with args beginning with: ", args[0])
@@ -108,6 +111,10 @@ func unknownCommand(args [][]byte) string {
 		}
 		fmt.Fprintf(&b, "'%.128s' ", a)
 	}
+	var low [16]byte
+	if why := refused()[string(lower(low[:0], args[0]))]; why != "" {
+		fmt.Fprintf(&b, "(%s)", why)
+	}
 	return b.String()
 }
 
@@ -115,10 +122,15 @@ func parseSet(_ table, args [][]byte) (op, string) {
 	o := op{kind: opSet, args: args[1:3]}
 	for _, a := range args[3:] {
 		switch {
-		case bytes.EqualFold(a, []byte("nx")) && o.kind != opSetXX:
+		case is(a, "nx") && o.kind != opSetXX:
 			o.kind = opSetNX
-		case bytes.EqualFold(a, []byte("xx")) && o.kind != opSetNX:
+		case is(a, "xx") && o.kind != opSetNX:
 			o.kind = opSetXX
+		case is(a, "keepttl"): // there is none
+		case is(a, "ex", "px", "exat", "pxat"):
+			return op{}, "ERR " + strings.ToUpper(string(a)) + " is not supported: values do not expire"
+		case is(a, "get"):
+			return op{}, "ERR SET with GET is not supported: GET the value, then CAS"
 		default:
 			return op{}, "ERR syntax error"
 		}

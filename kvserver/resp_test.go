@@ -1,7 +1,10 @@
 package kvserver
 
 import (
+	"errors"
+	"io"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -34,7 +37,18 @@ func TestCommands(t *testing.T) {
 		{"set xx sets a present key", []string{"SET", "k", "w", "xx"}, "OK"},
 		{"set xx does nothing to an absent key", []string{"SET", "k3", "w", "XX"}, "(nil)"},
 		{"nx and xx exclude each other", []string{"SET", "k", "w", "XX", "NX"}, "(error) ERR syntax error"},
-		{"expiry is not offered", []string{"SET", "k", "w", "EX", "5"}, "(error) ERR syntax error"},
+		{"expiry is not offered", []string{"SET", "k", "w", "EX", "5"}, "(error) ERR EX is not supported: values do not expire"},
+		{"keeping no expiry is", []string{"SET", "k", "w", "KEEPTTL"}, "OK"},
+		{"set does not get", []string{"SET", "k", "w", "GET"}, "(error) ERR SET with GET is not supported: GET the value, then CAS"},
+		{"setnx answers with a number", []string{"SETNX", "k", "x"}, "(integer) 0"},
+		{"and sets an absent key", []string{"SETNX", "nx", "x"}, "(integer) 1"},
+		{"unlink is del", []string{"UNLINK", "nx", "none"}, "(integer) 1"},
+		{"values are strings", []string{"TYPE", "k"}, "string"},
+		{"and nothing is none", []string{"TYPE", "none"}, "none"},
+		{"a key lives for ever", []string{"TTL", "k"}, "(integer) -1"},
+		{"or not at all", []string{"PTTL", "none"}, "(integer) -2"},
+		{"what is not there is told with its reason", []string{"INCR", "n"}, "(error) ERR unknown command 'INCR', with args beginning with: 'n' (GET the value, then CAS)"},
+		{"there is no password", []string{"AUTH", "x"}, "(error) ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"},
 		{"exists counts each mention", []string{"EXISTS", "k", "k", "k3"}, "(integer) 2"},
 		{"append returns the new length", []string{"APPEND", "k", "123"}, "(integer) 4"},
 		{"append makes an absent key", []string{"APPEND", "log", "a,"}, "(integer) 2"},
@@ -54,7 +68,8 @@ func TestCommands(t *testing.T) {
 		{"a larger one does not", []string{"SET", "big", big + "x"}, "(error) ERR string exceeds maximum allowed size (8388608 bytes)"},
 		{"nor by append", []string{"APPEND", "big", "x"}, "(error) ERR string exceeds maximum allowed size (8388608 bytes)"},
 		{"a key has a limit too", []string{"GET", big}, "(error) ERR key exceeds maximum allowed size (65536 bytes)"},
-		{"an unknown command is refused in Redis' words", []string{"LPUSH", "a", "b"}, "(error) ERR unknown command 'LPUSH', with args beginning with: 'a' 'b' "},
+		{"an unknown command is refused in Redis' words", []string{"LPUSH", "a", "b"}, "(error) ERR unknown command 'LPUSH', with args beginning with: 'a' 'b' (values are strings)"},
+		{"what nobody has heard of too", []string{"NOPE", "a"}, "(error) ERR unknown command 'NOPE', with args beginning with: 'a' "},
 		{"too few arguments", []string{"GET"}, "(error) ERR wrong number of arguments for 'get' command"},
 		{"too many arguments", []string{"GET", "a", "b"}, "(error) ERR wrong number of arguments for 'get' command"},
 		{"there is one database", []string{"SELECT", "0"}, "OK"},
@@ -115,6 +130,22 @@ func TestInfoHasSections(t *testing.T) {
 	}
 	if got := c.do("INFO", "raft"); !strings.HasPrefix(got, `"# Raft\r\n`) || strings.Contains(got, "# Server") {
 		t.Errorf("INFO raft = %s, want that section alone", got)
+	}
+}
+
+// Nothing of what a client meant to happen together happens by itself.
+func TestRefusedTransactionDoesNothing(t *testing.T) {
+	k := startCluster(t, 1, func(c *Config) { c.Log = "memory" }, nil)
+	c := k.dial(0)
+	if _, err := c.conn.Write([]byte("MULTI\r\nSET a 1\r\nSET b 2\r\nEXEC\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	all, err := io.ReadAll(c.r)
+	if want := "-ERR unknown command 'MULTI', with args beginning with: (there are no transactions: MSET is atomic, CAS is a swap)\r\n"; err != nil && !errors.Is(err, syscall.ECONNRESET) || string(all) != want {
+		t.Errorf("%q, %v; want %q and the end", all, err, want)
+	}
+	if got := k.dial(0).do("MGET", "a", "b"); got != "[(nil) (nil)]" {
+		t.Errorf("the parts of a refused transaction: %s", got)
 	}
 }
 
