@@ -257,6 +257,9 @@ func (m *delayMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 	}
 	why := fmt.Sprintf("%s asked one way, %s measured by UDP probes (p50, p99 %s, sd %s, n=%d, %d links)%s",
 		short(want(0.5)), short(quantile(sum, 0.5)), short(quantile(sum, 0.99)), short(deviation(sum)), len(sum), len(m.links), m.tcp.measured(values))
+	if d.String("order") == "keep" {
+		why += "; order: keep, so packets wait for slower ones before them"
+	}
 	if m.others != nil && bad == nil {
 		why += fmt.Sprintf("; %s in the other direction", short(back))
 	}

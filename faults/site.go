@@ -276,7 +276,7 @@ var byName = sync.OnceValue(func() *regexp.Regexp {
 // roleBound reports whether the fault's selectors may mean other nodes when
 // roles move.
 func roleBound(f plan.Fault) bool {
-	for _, words := range []string{f.On, f.From, f.To, f.Split} {
+	for _, words := range selectors(f) {
 		if !byName().MatchString(strings.TrimSpace(words)) {
 			return true
 		}
@@ -284,12 +284,17 @@ func roleBound(f plan.Fault) bool {
 	return false
 }
 
+// selectors are all that a fault's author wrote to say where.
+func selectors(f plan.Fault) []string {
+	return []string{f.On, f.From, f.To, f.Split, f.Params.String("isolate"), f.Params.String("bridge")}
+}
+
 // A seat is a node with the role that it had when a fault was aimed at it.
 type seat struct{ node, role string }
 
 // seats are the nodes that selectors chose for their role.
 func seats(f plan.Fault, site Site, st []cluster.Status) []seat {
-	if !strings.Contains(f.On+f.From+f.To+f.Split, "leader") && !strings.Contains(f.On+f.From+f.To+f.Split, "follower") {
+	if words := strings.Join(selectors(f), " "); !strings.Contains(words, "leader") && !strings.Contains(words, "follower") {
 		return nil
 	}
 	var out []seat

@@ -164,6 +164,9 @@ func (f *Fault) problems(nodes int, mustEnd bool) (out []problem) {
 	out = append(out, f.checkDuration(k, mustEnd)...)
 	out = append(out, f.checkProfile(k)...)
 	out = append(out, f.checkNet()...)
+	if names := plan.Providers[f.Kind]; f.Provider != "" && !slices.Contains(names, f.Provider) {
+		out = append(out, problem{path: join(k.Name, "provider"), msg: fmt.Sprintf("%s is not given by %q, but by %s", k.Name, f.Provider, strings.Join(names, ", "))})
+	}
 	return append(out, f.checkWhere(k, nodes)...)
 }
 
@@ -242,6 +245,9 @@ func (f *Fault) checkNet() (out []problem) {
 			bad("bad", "nothing is lost in either state")
 		}
 	case "net.rate":
+		if p.Has("queue_bytes") && p.Has("queue_time_ns") {
+			bad("queue_time", "queue_time beside queue; they are two ways to say one thing")
+		}
 		if limit := p.Float("limit_bits_per_s"); p.Has("queue_time_ns") && limit > 0 {
 			if room := p.Duration("queue_time").Seconds() * limit / 8; room < 1514 {
 				bad("queue_time", "in %s the link carries %.0f bytes, less than one packet of 1514", quantity.Duration(p.Duration("queue_time")), room)

@@ -57,7 +57,7 @@ func TestEveryKindIsShown(t *testing.T) {
 		f := s.Timeline.Faults[0]
 		shown[f.Kind] = true
 		for _, role := range []string{"leader", "follower"} {
-			if strings.HasSuffix(e.Name, "-"+role) && !strings.Contains(f.On+f.From+f.To+f.Split, role) {
+			if strings.HasSuffix(e.Name, "-"+role) && !strings.Contains(f.On+f.From+f.To+f.Split+f.Params.String("isolate"), role) {
 				t.Errorf("%s does not hit a %s", e.Name, role)
 			}
 		}

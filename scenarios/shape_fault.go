@@ -61,7 +61,8 @@ func kindShape(k plan.Kind, f *Fault) *spec {
 		add(p.Name, p.Required, paramShape(k, p, f))
 	}
 	add("follow", false, text("role: move with the role while the fault lasts; without it, stay with the node", "role", &f.Follow, "role"))
-	add("provider", false, text("pins a mechanism; without it, the first that works", "wire", &f.Provider))
+	names := plan.Providers[k.Name]
+	add("provider", false, text("pins a mechanism; without it, the first that works", slices.Concat(names, []string{"wire"})[0], &f.Provider, names...))
 	return sp
 }
 

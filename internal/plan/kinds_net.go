@@ -12,7 +12,7 @@ var netKinds = []Kind{
 		Where:     Links, OneOf: []string{"add", "trace"}, Params: []Param{
 			{Name: "add", Type: Duration, Min: "10us", Max: "60s", Worse: Higher, Doc: "one-way delay added"},
 			{Name: "jitter", With: []string{"add"}, Type: Duration, Max: "60s", Worse: Higher, Doc: "spread around add, see dist"},
-			{Name: "dist", Type: Word, Default: "uniform", Words: []string{"uniform", "normal", "pareto"}, Doc: "distribution of the jitter"},
+			{Name: "dist", With: []string{"jitter"}, Type: Word, Default: "uniform", Words: []string{"uniform", "normal", "pareto"}, Doc: "distribution of the jitter"},
 			{Name: "corr", With: []string{"jitter"}, Type: Percent, Max: "99%", Doc: "correlation of a packet's jitter with the next one's"},
 			{Name: "order", Type: Word, Default: "free", Words: []string{"free", "keep"}, Doc: "whether jitter lets packets overtake each other; keep makes them wait"},
 			{Name: "trace", Type: Durations, Max: "60s", Doc: "recorded delays in place of add, one packet after the other, over and over; @FILE reads them"},

@@ -55,7 +55,7 @@ Faults without such a parameter take ` + "`flap`" + ` and traces of 0% and 100%.
 `)
 	for _, k := range Kinds {
 		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n", k.Name, upper(k.Doc))
-		fmt.Fprintf(&b, "- **Mechanism**: %s.\n- **Probe**: %s.\n", k.Mechanism, k.Probe)
+		fmt.Fprintf(&b, "- **Mechanism**: %s.\n- **Providers**: `%s`.\n- **Probe**: %s.\n", k.Mechanism, strings.Join(Providers[k.Name], "`, `"), k.Probe)
 		if k.Instant {
 			b.WriteString("- `for` is not needed: it is over by itself.\n")
 		}

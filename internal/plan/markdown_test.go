@@ -33,6 +33,9 @@ func TestKindsAreWhole(t *testing.T) {
 		if k.Doc == "" || k.Mechanism == "" || k.Probe == "" || seen[k.Name] {
 			t.Errorf("kind %s: twice, or without words", k.Name)
 		}
+		if len(Providers[k.Name]) == 0 {
+			t.Errorf("kind %s: no providers in providers.go", k.Name)
+		}
 		seen[k.Name] = true
 		if got, ok := KindNamed(k.Name); !ok || got.Name != k.Name {
 			t.Errorf("KindNamed(%q) = %q, %v", k.Name, got.Name, ok)
