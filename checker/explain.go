@@ -348,8 +348,21 @@ func (f *finder) successors() {
 			}
 			f.conflict(label, fmt.Sprintf("%s and %s both took effect on the same version, %s", f.who(prev), f.who(o), f.madeBy(b)),
 				max(prev.ret, o.ret), prev, o, b.writer, b.proof[prev], b.proof[o])
+			f.arrows(f.directly(b, prev), f.directly(b, o))
 		}
 	}
+}
+
+// arrows gives the last conflict what makes it one.
+func (f *finder) arrows(texts ...string) { f.found[len(f.found)-1].Arrows = texts }
+
+// directly says how it is known that o came directly after version b.
+func (f *finder) directly(b *block, o *op) string {
+	how := fmt.Sprintf("it is a cas that swapped %s", show(o.Expect))
+	if proof := b.proof[o]; proof != nil {
+		how = f.did(proof)
+	}
+	return fmt.Sprintf("operation %d directly after %s: %s", o.ID, f.madeBy(b), strings.TrimSuffix(how, ","))
 }
 
 // madeBy names a version.
@@ -453,10 +466,8 @@ func (f *finder) late(a, b *block, z *op, because string, more ...*op) {
 		}
 	}
 	f.conflict(f.lateLabel(a, b, z), text, at, append(more, z, b.first, a.writer, b.writer)...)
-	f.found[len(f.found)-1].Arrows = []string{
-		fmt.Sprintf("%s before %s: %s", f.madeBy(a), f.madeBy(b), because),
-		fmt.Sprintf("%s before %s: operation %d returned at %s, before operation %d was called at %s", f.madeBy(b), f.madeBy(a), b.first.ID, f.sec(b.f), z.ID, f.sec(z.Call)),
-	}
+	f.arrows(fmt.Sprintf("%s before %s: %s", f.madeBy(a), f.madeBy(b), because),
+		fmt.Sprintf("%s before %s: operation %d returned at %s, before operation %d was called at %s", f.madeBy(b), f.madeBy(a), b.first.ID, f.sec(b.f), z.ID, f.sec(z.Call)))
 }
 
 func (f *finder) lateLabel(a, b *block, z *op) string {
@@ -561,6 +572,12 @@ func (f *finder) missing() {
 			}
 			f.conflict(label, fmt.Sprintf("%s found %s, which lacks %s of %s, although that was done after the value's beginning and before the read",
 				f.who(z), show(z.Result), show(x.Value), f.who(x)), z.Return, z, x)
+			begun := "the value began with the absent key"
+			if p.based {
+				begun = fmt.Sprintf("the value began with %s, written by %s", show(&p.words[0]), f.sec(since))
+			}
+			f.arrows(fmt.Sprintf("operation %d after the value's beginning: %s, and operation %d was called at %s", x.ID, begun, x.ID, f.sec(x.Call)),
+				fmt.Sprintf("operation %d before operation %d: it returned at %s, and the other was called at %s", x.ID, z.ID, f.sec(x.ret), f.sec(z.Call)))
 			break
 		}
 	}

@@ -234,6 +234,9 @@ func TestConflictsAreToldInWords(t *testing.T) {
 				t.Fatal("porcupine takes it for linearizable")
 			}
 			c := res.Conflicts[0]
+			if len(c.Arrows) == 1 || strings.Contains(c.Text, "lacks") && len(c.Arrows) != 2 || strings.Contains(c.Text, "both took effect") && len(c.Arrows) != 2 {
+				t.Errorf("arrows = %q", c.Arrows)
+			}
 			if c.Label != tt.label || tt.ops != nil && !slices.Equal(c.Ops, tt.ops) || !strings.Contains(c.Text, tt.text) {
 				t.Errorf("conflict = %s %v\n%s\nwant %s %v with %q", c.Label, c.Ops, c.Text, tt.label, tt.ops, tt.text)
 			}

@@ -231,9 +231,11 @@ func Visualize(ops []history.Op, marks []Mark, to io.Writer) error {
 		},
 	}
 	var events []porcupine.Operation
+	var notes []porcupine.Annotation
 	for i := range ops {
 		o := &op{&ops[i], ops[i].Return}
-		if o.Outcome == history.Fail || o.Outcome == history.Unknown && o.Kind == history.Get {
+		if o.Outcome == history.Fail || o.Outcome == history.Unknown && o.Kind == history.Get { // no part of the search, and perhaps of the story
+			notes = append(notes, porcupine.Annotation{ClientId: i, Start: o.Call, End: min(o.Return, end), Description: describe(o), BackgroundColor: "#dddddd"})
 			continue
 		}
 		if o.Outcome == history.Unknown {
@@ -242,7 +244,6 @@ func Visualize(ops []history.Op, marks []Mark, to io.Writer) error {
 		events = append(events, porcupine.Operation{ClientId: i, Input: seenStep{t.step(o), o}, Call: o.Call, Return: o.ret})
 	}
 	_, info := porcupine.CheckOperationsVerbose(model, events, drawWithin)
-	var notes []porcupine.Annotation
 	for _, m := range marks {
 		notes = append(notes, porcupine.Annotation{Tag: m.Row, Start: m.Start, End: min(m.End, end), Description: m.Text, BackgroundColor: "#f3d9d9"})
 	}
@@ -262,6 +263,9 @@ type seenStep struct {
 func describe(o *op) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d: %s", o.ID, o.Kind)
+	if o.Node != "" {
+		fmt.Fprintf(&b, "@%s", o.Node)
+	}
 	if o.Kind == history.CAS {
 		fmt.Fprintf(&b, " %s→%s", show(o.Expect), show(o.Value))
 	} else if o.Value != nil {
@@ -270,6 +274,8 @@ func describe(o *op) string {
 	switch {
 	case o.Outcome == history.Unknown:
 		b.WriteString(" (unknown)")
+	case o.Outcome == history.Fail:
+		b.WriteString(" (certainly not done)")
 	case o.Blind:
 		b.WriteString(" refused")
 	case o.observes():

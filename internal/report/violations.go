@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"brownout/checker"
 	hist "brownout/internal/history"
@@ -33,15 +34,18 @@ func Violations(dir string, c run.Consistency, faults []run.Fault) error {
 		if err != nil {
 			return err
 		}
-		doc, err := json.MarshalIndent(v, "", "  ")
-		if err != nil {
+		var doc bytes.Buffer
+		enc := json.NewEncoder(&doc)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false) // a link is "n1>n2"
+		if err := enc.Encode(v); err != nil {
 			return err
 		}
 		var page bytes.Buffer
 		if err := checker.Visualize(core, marksOf(core, v.At, faults), &page); err != nil {
 			return err
 		}
-		for ext, b := range map[string][]byte{".json": append(doc, '\n'), ".svg": Timeline(&v, core, faults), ".html": page.Bytes()} {
+		for ext, b := range map[string][]byte{".json": doc.Bytes(), ".svg": Timeline(&v, core, faults), ".html": page.Bytes()} {
 			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i+1)+ext), b, 0o644); err != nil {
 				return err
 			}
@@ -80,10 +84,13 @@ const (
 	leftMargin = 20
 	barsWidth  = 900
 	rowHeight  = 26
+	lineHeight = 15
+	lineWidth  = 122 // characters
 )
 
 // Timeline draws the operations of a conflict as bars over time, faults behind
-// them. Operations whose end is unknown are open to the right.
+// them, and says below what it is about. Operations whose end is unknown are open
+// to the right.
 func Timeline(v *run.Conflict, core []hist.Op, faults []run.Fault) []byte {
 	from, to := v.At, v.At
 	for i := range core {
@@ -97,7 +104,8 @@ func Timeline(v *run.Conflict, core []hist.Op, faults []run.Fault) []byte {
 	x := func(t int64) float64 {
 		return leftMargin + barsWidth*float64(min(max(t, from), to)-from)/float64(to-from)
 	}
-	height := rowHeight*(len(core)+3) + 20
+	story := told(v)
+	height := rowHeight*(len(core)+3) + 20 + lineHeight*len(story)
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="monospace" font-size="12">`+"\n", barsWidth+2*leftMargin, height)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#fff"/><text x="%d" y="16" font-weight="bold">%s</text>`+"\n", leftMargin, html.EscapeString(v.Label+" on "+v.Key))
@@ -107,7 +115,7 @@ func Timeline(v *run.Conflict, core []hist.Op, faults []run.Fault) []byte {
 			continue
 		}
 		fmt.Fprintf(&b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="#fbe3e0"><title>%s</title></rect>`+"\n",
-			x(f.Start), y, max(x(f.End)-x(f.Start), 1), height-y-24, html.EscapeString(f.ID+" "+f.Kind))
+			x(f.Start), y, max(x(f.End)-x(f.Start), 1), height-y-24-lineHeight*len(story), html.EscapeString(f.ID+" "+f.Kind))
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d" fill="#a33">%s</text>`+"\n", x(f.Start)+3, y+14, html.EscapeString(f.ID+" "+f.Kind+" on "+fmt.Sprint(f.Nodes)))
 		y += 14
 	}
@@ -131,9 +139,32 @@ func Timeline(v *run.Conflict, core []hist.Op, faults []run.Fault) []byte {
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="%s">%s</text>`+"\n", at, y+13, anchor, html.EscapeString(what(o)))
 		y += rowHeight
 	}
-	fmt.Fprintf(&b, `<text x="%d" y="%d">%.6f s</text><text x="%d" y="%d" text-anchor="end">%.6f s</text>`+"\n</svg>\n",
-		leftMargin, height-8, float64(from)/1e9, leftMargin+barsWidth, height-8, float64(to)/1e9)
+	below := height - 8 - lineHeight*len(story)
+	fmt.Fprintf(&b, `<text x="%d" y="%d">%.6f s</text><text x="%d" y="%d" text-anchor="end">%.6f s</text>`+"\n",
+		leftMargin, below, float64(from)/1e9, leftMargin+barsWidth, below, float64(to)/1e9)
+	for i, line := range story {
+		fmt.Fprintf(&b, `<text x="%d" y="%d" fill="#333">%s</text>`+"\n", leftMargin, below+lineHeight*(i+1), html.EscapeString(line))
+	}
+	b.WriteString("</svg>\n")
 	return b.Bytes()
+}
+
+// told is what a conflict is about, in lines that fit below its timeline.
+func told(v *run.Conflict) (lines []string) {
+	for _, text := range slices.Concat([]string{v.Text}, v.Arrows, v.Context, []string{v.Again}) {
+		line, sep := "", ""
+		for word := range strings.FieldsSeq(text) {
+			if line != "" && len(line)+1+len(word) > lineWidth {
+				lines = append(lines, line)
+				line, sep = "    ", ""
+			}
+			line, sep = line+sep+word, " "
+		}
+		if line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 func span(o *hist.Op) string {

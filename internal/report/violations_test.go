@@ -22,7 +22,7 @@ func TestViolationsAreDrawn(t *testing.T) {
 		{ID: 3, Client: 3, Key: "k", Kind: hist.Get, Result: &b, Outcome: hist.OK, Call: 5e9, Return: 6e9, Node: "n2"},
 		{ID: 4, Client: 4, Key: "k", Kind: hist.Get, Result: &a, Outcome: hist.OK, Call: 7e9, Return: 8e9, Node: "n2"},
 	}
-	v := run.Conflict{Key: "k", Label: "non-monotonic read", Ops: []int64{2, 3, 4}, Text: "…", At: 8e9}
+	v := run.Conflict{Key: "k", Label: "non-monotonic read", Ops: []int64{2, 3, 4}, Text: "…", At: 8e9, Context: []string{"n1 led in term 2, " + strings.Repeat("as the nodes said ", 10)}}
 	for i := range core {
 		v.Core = append(v.Core, hist.AppendJSON(nil, &core[i]))
 	}
@@ -51,7 +51,7 @@ func TestViolationsAreDrawn(t *testing.T) {
 			t.Fatalf("1.svg: %v\n%s", err, svg)
 		}
 	}
-	for _, want := range []string{"non-monotonic read on k", "f1 net.partition", "3 get@n2 found &#34;&lt;v2&gt;&#34;"} {
+	for _, want := range []string{"non-monotonic read on k", "f1 net.partition", "3 get@n2 found &#34;&lt;v2&gt;&#34;", ">n1 led in term 2, as"} {
 		if !strings.Contains(svg, want) {
 			t.Errorf("1.svg lacks %q:\n%s", want, svg)
 		}

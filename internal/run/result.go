@@ -162,7 +162,7 @@ type Conflict struct {
 	Text  string  `json:"text"`
 
 	At      int64             `json:"at_ns"`             // when it could be known
-	Arrows  []string          `json:"arrows,omitempty"`  // why each of two versions would have to precede the other
+	Arrows  []string          `json:"arrows,omitempty"`  // the steps of the contradiction, with raw times
 	Context []string          `json:"context,omitempty"` // faults in force then, and who led
 	Again   string            `json:"again,omitempty"`   // the command that repeats the run
 	Core    []json.RawMessage `json:"core,omitempty"`    // Ops, and who wrote what they found, as in history.jsonl
