@@ -42,11 +42,10 @@ type Cluster struct {
 	down       sync.Once
 	downErr    error
 
-	mu     sync.Mutex
-	broken error // the testbed's own failure while it came up
-	leader string
-	term   uint64
-	mech   map[string]string
+	mu      sync.Mutex
+	broken  error  // the testbed's own failure while it came up
+	leaders []lead // by shard
+	mech    map[string]string
 }
 
 // A stage is a step of Up and how long it took.

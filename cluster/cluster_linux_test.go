@@ -145,8 +145,8 @@ func TestEachNodeHasAWorldOfItsOwn(t *testing.T) {
 	if got := len(ev.of(run.NodeReady)); got != 3 {
 		t.Errorf("%d nodes told that they are ready, want 3", got)
 	}
-	if got := ev.of(run.LeaderChanged); len(got) != 1 || got[0].Node != "n1" || c.Leader() != "n1" {
-		t.Errorf("leader events = %v, leader %q; want n1 once", got, c.Leader())
+	if got := ev.of(run.LeaderChanged); len(got) != 1 || got[0].Node != "n1" || c.Leaders()[0] != "n1" {
+		t.Errorf("leader events = %v, leader %q; want n1 once", got, c.Leaders()[0])
 	}
 }
 
@@ -454,8 +454,8 @@ func TestWatchTellsEveryChangeOfLeader(t *testing.T) {
 		says.Store(&st)
 		await(t, ctx, "leader event", func() bool { return len(ev.of(run.LeaderChanged)) == i+2 })
 		e := ev.of(run.LeaderChanged)[i+1]
-		if e.Node != st.Leader || c.Leader() != st.Leader || st.Leader != "" && e.Data["term"] != st.Term {
-			t.Errorf("event %+v, leader %q; want %+v", e, c.Leader(), st)
+		if e.Node != st.Leader || c.Leaders()[0] != st.Leader || st.Leader != "" && e.Data["term"] != st.Term {
+			t.Errorf("event %+v, leader %q; want %+v", e, c.Leaders()[0], st)
 		}
 	}
 	stop()

@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // SelectorWords are the words of a selector, for error messages and documentation.
-const SelectorWords = "n1 (or n1,n2), all, leader, follower, one follower, followers, all but leader, minority, majority, client"
+const SelectorWords = "n1 (or n1,n2), all, leader, follower, one follower, followers, all but leader (each with of shard 1), minority, majority, client"
 
 // Select says which nodes the words of a selector mean, given what the nodes
 // say of themselves now. The names are in the nodes' order and all different.
@@ -22,6 +23,9 @@ const SelectorWords = "n1 (or n1,n2), all, leader, follower, one follower, follo
 //	minority          the most nodes that a quorum can do without, drawn from all
 //	majority          a smallest quorum, drawn from all
 //	client            the load generator's place on the network, which is no node
+//
+// Where the nodes have several shards, the words for roles are about shard 0
+// unless "of shard N" follows them, as in "leader of shard 2".
 //
 // The draws take from rng what they need and nothing else matters to them, so
 // the same rng and statuses give the same nodes. Words joined by commas are
@@ -47,8 +51,26 @@ func Select(words string, st []Status, rng *rand.Rand) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
+// ofShard stands between a role and its shard's number.
+const ofShard = " of shard "
+
+// SplitShard takes "of shard N" from the end of a selector's word; without it, it is shard 0.
+func SplitShard(word string) (role string, shard int, given bool) {
+	role, number, given := strings.Cut(word, ofShard)
+	shard, err := strconv.Atoi(number)
+	if !given || err != nil {
+		return word, 0, false
+	}
+	return role, shard, true
+}
+
 func selectWord(word string, st []Status, rng *rand.Rand) ([]string, error) {
 	var everyone, followers, others []string
+	word, shard, given := SplitShard(word)
+	if given && !slices.Contains(roleWords, word) {
+		return nil, fmt.Errorf("%s has no shard; a role has, as in leader of shard 1", word)
+	}
+	st = Shard(st, shard)
 	leader, _ := leaderOf(st)
 	for _, s := range st {
 		everyone = append(everyone, s.Node)
@@ -90,6 +112,9 @@ func selectWord(word string, st []Status, rng *rand.Rand) ([]string, error) {
 	}
 	return nil, fmt.Errorf("%q is neither a node (%s) nor a word of: %s", word, strings.Join(everyone, " "), SelectorWords)
 }
+
+// roleWords are the words that depend on who has which role.
+var roleWords = []string{"leader", "follower", "one follower", "followers", "all but leader"}
 
 // draw returns n of names, every subset as likely as any other, in names' order.
 // It uses Uint64 alone, whose values are promised to stay across Go releases.

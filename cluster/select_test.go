@@ -19,6 +19,21 @@ func five() []Status {
 	return st
 }
 
+// threeShards are five nodes of which n2, n3 and n4 lead a shard each.
+func threeShards() []Status {
+	st := five()
+	for i := range st {
+		for shard := range 3 {
+			one := ShardStatus{Role: RoleFollower, Leader: NodeName(1 + shard), Term: uint64(7 + shard)}
+			if i == 1+shard {
+				one.Role = RoleLeader
+			}
+			st[i].Shards = append(st[i].Shards, one)
+		}
+	}
+	return st
+}
+
 func with(st []Status, i int, s Status) []Status {
 	s.Node = st[i].Node
 	st[i] = s
@@ -52,6 +67,14 @@ func TestSelect(t *testing.T) {
 		{"nobody leads", "leader", []Status{{Node: "n1", Role: RoleCandidate, Term: 3}, {Node: "n2", Err: errors.New("timeout")}}, "error: no node leads: n1 is candidate in term 3, n2 could not be asked (timeout)"},
 		{"no roles at all", "follower", []Status{{Node: "n1", Ready: true}}, "error: no node follows: n1 has no role"},
 		{"a node that is not there", "n6", five(), `error: "n6" is neither a node (n1 n2 n3 n4 n5) nor a word of: n1`},
+		{"a shard's leader", "leader of shard 1", threeShards(), "n3"},
+		{"shard 0's, if none is named", "leader", threeShards(), "n2"},
+		{"leaders of several shards", "leader of  shard 2, leader of shard 0", threeShards(), "n2 n4"},
+		{"a shard's followers", "followers of shard 2", threeShards(), "n1 n2 n3 n5"},
+		{"all but a shard's leader", "all but leader of shard 1", threeShards(), "n1 n2 n4 n5"},
+		{"the one shard of who has no others", "leader of shard 0", five(), "n2"},
+		{"a shard that is not there", "leader of shard 3", threeShards(), "error: no node leads: n1 could not be asked (it has no shard 3)"},
+		{"a shard of who has no role", "minority of shard 1", threeShards(), "error: minority has no shard"},
 		{"a word that does not exist", "leaders", five(), `error: "leaders" is neither a node`},
 		{"nothing", "", five(), `error: "" is neither a node`},
 	} {
@@ -120,6 +143,12 @@ func TestAgreed(t *testing.T) {
 		{"all follow one", five(), true},
 		{"one is not ready", with(five(), 0, Status{Role: RoleFollower, Leader: "n2", Term: 7}), false},
 		{"one follows another", with(five(), 0, Status{Ready: true, Role: RoleFollower, Leader: "n3", Term: 7}), false},
+		{"all follow one in each shard", threeShards(), true},
+		{"one follows another in one shard", func() []Status {
+			st := threeShards()
+			st[0].Shards[2].Leader = "n1"
+			return st
+		}(), false},
 		{"one cannot be asked", with(five(), 4, Status{Err: errors.New("refused")}), false},
 		{"nobody leads yet", []Status{{Node: "n1", Ready: true, Role: RoleFollower}}, false},
 		{"a target without roles is agreed when it lives", []Status{{Node: "n1", Ready: true}, {Node: "n2", Ready: true}}, true},

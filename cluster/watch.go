@@ -32,11 +32,14 @@ func denies(st []Status, node string, term uint64) bool {
 	return false
 }
 
-// agreed says whether all nodes are ready and name one leader, or have no such notion.
+// agreed says whether all nodes are ready and name one leader of each shard, or have no such notion.
 func agreed(st []Status) bool {
-	for _, s := range st {
-		if s.Err != nil || !s.Ready || s.Leader != st[0].Leader || s.Role != "" && s.Leader == "" {
-			return false
+	for shard := range Shards(st) {
+		all := Shard(st, shard)
+		for _, s := range all {
+			if s.Err != nil || !s.Ready || s.Leader != all[0].Leader || s.Role != "" && s.Leader == "" {
+				return false
+			}
 		}
 	}
 	return true

@@ -29,7 +29,7 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 			}
 		}
 		if agreed(st) {
-			c.saw(leaderOf(st))
+			c.saw(st)
 			return nil
 		}
 		for i, n := range c.nodes {
@@ -52,11 +52,20 @@ func (c *Cluster) disagree(ctx context.Context, st []Status) error {
 		if s.Err != nil || !s.Ready {
 			return c.nodes[i].unready(ctx, s)
 		}
-		who := s.Leader
-		if who == "" {
-			who = "nobody"
+	}
+	shards := Shards(st)
+	for shard := range shards {
+		for _, s := range Shard(st, shard) {
+			who := s.Leader
+			if who == "" {
+				who = "nobody"
+			}
+			view := fmt.Sprintf("%s follows %s in term %d", s.Node, who, s.Term)
+			if shards > 1 {
+				view += fmt.Sprintf(" of shard %d", shard)
+			}
+			views = append(views, view)
 		}
-		views = append(views, fmt.Sprintf("%s follows %s in term %d", s.Node, who, s.Term))
 	}
 	return fmt.Errorf("the nodes agree on no leader: %w: %s", context.Cause(ctx), strings.Join(views, ", "))
 }
@@ -110,26 +119,49 @@ func (c *Cluster) Watch(ctx context.Context) error {
 			i := slices.IndexFunc(c.nodes, func(n *Node) bool { return n.name == st.Node })
 			last[i] = st
 			if heard++; heard >= len(c.nodes) { // not before everybody had a chance to speak
-				c.saw(leaderOf(last))
+				c.saw(last)
 			}
 		}
 	}
 }
 
-// saw records who leads and tells of a change.
-func (c *Cluster) saw(leader string, term uint64) {
+// A lead is who leads a shard, "" for nobody, and since which term.
+type lead struct {
+	node string
+	term uint64
+}
+
+// saw records who leads and tells of changes.
+func (c *Cluster) saw(st []Status) {
 	c.mu.Lock()
-	changed := leader != c.leader || leader != "" && term != c.term
-	c.leader, c.term = leader, term
+	shards := max(Shards(st), len(c.leaders)) // nobody may be there to say it
+	c.leaders = append(c.leaders, make([]lead, shards-len(c.leaders))...)
 	c.mu.Unlock()
-	if changed {
-		c.emit(run.Event{Type: run.LeaderChanged, Node: leader, Data: map[string]any{"term": term}})
+	for shard := range shards {
+		node, term := leaderOf(Shard(st, shard))
+		c.mu.Lock()
+		was := c.leaders[shard]
+		c.leaders[shard] = lead{node, term}
+		c.mu.Unlock()
+		if node == was.node && (node == "" || term == was.term) {
+			continue
+		}
+		e := run.Event{Type: run.LeaderChanged, Node: node, Data: map[string]any{"term": term}}
+		if shards > 1 {
+			e.Data["shard"] = shard
+		}
+		c.emit(e)
 	}
 }
 
-// Leader is the leader last seen by [Cluster.WaitReady] or [Cluster.Watch], "" for none.
-func (c *Cluster) Leader() string {
+// Leaders are each shard's leader as last seen by [Cluster.WaitReady] or
+// [Cluster.Watch], "" for none. A target without shards has one.
+func (c *Cluster) Leaders() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.leader
+	names := make([]string, max(1, len(c.leaders)))
+	for i, l := range c.leaders {
+		names[i] = l.node
+	}
+	return names
 }

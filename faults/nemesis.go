@@ -386,7 +386,6 @@ func (n *Nemesis) fail(l *life, err error) {
 type aim struct {
 	site  Site
 	seats []seat
-	term  uint64
 	meter Meter  // nil if it cannot be measured
 	why   string // then
 	// Faults in force at the baseline that the meter sees as well.
@@ -429,7 +428,7 @@ func (n *Nemesis) aim(ctx context.Context, l *life) (*aim, error) {
 			return nil, err
 		}
 		if slices.Equal(now.site.Names(), a.site.Names()) {
-			a.seats, a.term = now.seats, now.term
+			a.seats = now.seats
 			return a, nil
 		}
 		a.close()
@@ -447,7 +446,7 @@ func (n *Nemesis) resolve(ctx context.Context, l *life) (*aim, error) {
 		// The same fresh stream each time: the same roles mean the same nodes.
 		site, err := resolve(l.Fault, st, seed.Stream(n.seed, "fault/"+l.ID))
 		if err == nil {
-			return &aim{site: site, seats: seats(l.Fault, site, st), term: topTerm(st)}, nil
+			return &aim{site: site, seats: seats(l.Fault, site, st)}, nil
 		}
 		if n.clock.Now() > l.Start+aimWithin {
 			return nil, fmt.Errorf("aim %s: %w", selector(l.Fault), err)
@@ -754,7 +753,7 @@ func (n *Nemesis) watchRole(ctx context.Context, l *life, a *aim, end context.Ca
 		return false
 	}
 	for sleep(ctx, rolePoll) {
-		words := moved(a.seats, a.term, n.at.statuses(ctx))
+		words := moved(a.seats, n.at.statuses(ctx))
 		if words == "" || ctx.Err() != nil {
 			continue
 		}

@@ -289,18 +289,36 @@ func selectors(f plan.Fault) []string {
 	return []string{f.On, f.From, f.To, f.Split, f.Params.String("isolate"), f.Params.String("bridge")}
 }
 
-// A seat is a node with the role that it had when a fault was aimed at it.
-type seat struct{ node, role string }
+// A seat is a node with the role that it had in a shard when a fault was aimed
+// at it, and the latest term of the shard that any node knew.
+type seat struct {
+	node, role string
+	shard      int
+	term       uint64
+}
+
+// roleShards are the shards whose roles a fault's selectors name.
+func roleShards(f plan.Fault) (shards []int) {
+	for _, words := range selectors(f) {
+		for _, word := range strings.FieldsFunc(words, func(r rune) bool { return r == ',' || r == '|' }) {
+			word, shard, _ := cluster.SplitShard(strings.Join(strings.Fields(word), " "))
+			if named := strings.Contains(word, "leader") || strings.Contains(word, "follower"); named && !slices.Contains(shards, shard) {
+				shards = append(shards, shard)
+			}
+		}
+	}
+	return shards
+}
 
 // seats are the nodes that selectors chose for their role.
-func seats(f plan.Fault, site Site, st []cluster.Status) []seat {
-	if words := strings.Join(selectors(f), " "); !strings.Contains(words, "leader") && !strings.Contains(words, "follower") {
-		return nil
-	}
-	var out []seat
-	for _, s := range st {
-		if s.Role != "" && site.touches(s.Node) {
-			out = append(out, seat{s.Node, s.Role})
+func seats(f plan.Fault, site Site, st []cluster.Status) (out []seat) {
+	for _, shard := range roleShards(f) {
+		all := cluster.Shard(st, shard)
+		term := topTerm(all)
+		for _, s := range all {
+			if s.Role != "" && site.touches(s.Node) {
+				out = append(out, seat{s.Node, s.Role, shard, term})
+			}
 		}
 	}
 	return out
@@ -309,20 +327,25 @@ func seats(f plan.Fault, site Site, st []cluster.Status) []seat {
 // moved says in words which of the seats have another role now, "" if none
 // has. A node that cannot be asked has lost the lead when another claims it in
 // a later term; otherwise nothing is known of it.
-func moved(was []seat, term uint64, st []cluster.Status) string {
-	lead, leadTerm := "", term
-	for _, s := range st {
-		if s.Err == nil && s.Role == "leader" && (s.Term > leadTerm || lead == "" && s.Term == leadTerm) {
-			lead, leadTerm = s.Node, s.Term
-		}
-	}
+func moved(was []seat, st []cluster.Status) string {
+	several := cluster.Shards(st) > 1
 	var words []string
 	for _, w := range was {
+		lead, term := "", w.term
+		for _, s := range cluster.Shard(st, w.shard) {
+			if s.Err == nil && s.Role == "leader" && (s.Term > term || lead == "" && s.Term == term) {
+				lead, term = s.Node, s.Term
+			}
+		}
+		of := ""
+		if several {
+			of = fmt.Sprintf(" shard %d", w.shard)
+		}
 		switch {
 		case w.role == "leader" && lead != "" && lead != w.node:
-			words = append(words, fmt.Sprintf("%s no longer leads: %s does since term %d", w.node, lead, leadTerm))
+			words = append(words, fmt.Sprintf("%s no longer leads%s: %s does since term %d", w.node, of, lead, term))
 		case w.role != "leader" && lead == w.node:
-			words = append(words, fmt.Sprintf("%s was %s and leads now, since term %d", w.node, w.role, leadTerm))
+			words = append(words, fmt.Sprintf("%s was %s and leads%s now, since term %d", w.node, w.role, of, term))
 		}
 	}
 	return strings.Join(words, "; ")

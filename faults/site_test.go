@@ -151,7 +151,7 @@ func TestTheSameRolesMeanTheSameSite(t *testing.T) {
 }
 
 func TestMoved(t *testing.T) {
-	was := []seat{{"n2", "leader"}, {"n3", "follower"}}
+	was := []seat{{"n2", "leader", 0, 7}, {"n3", "follower", 0, 7}}
 	for _, tt := range []struct {
 		name   string
 		change func([]cluster.Status)
@@ -172,10 +172,40 @@ func TestMoved(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			st := five()
 			tt.change(st)
-			if got := moved(was, 7, st); got != tt.want {
+			if got := moved(was, st); got != tt.want {
 				t.Errorf("moved = %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestMovedInAShard(t *testing.T) {
+	shards := func() []cluster.Status {
+		st := five() // n2 leads shard 0 in term 7
+		for i := range st {
+			st[i].Shards = []cluster.ShardStatus{{Role: st[i].Role, Leader: "n2", Term: 7}, {Role: "follower", Leader: "n4", Term: 3}}
+		}
+		st[3].Shards[1].Role = "leader"
+		return st
+	}
+	f := plan.Fault{Kind: "disk.delay", On: "leader of shard 1"}
+	site, err := resolve(f, shards(), seed.Stream(7, "fault/f1"))
+	if err != nil || len(site.Nodes) != 1 || site.Nodes[0] != "n4" {
+		t.Fatalf("site = %v, %v; want n4", site.Nodes, err)
+	}
+	was := seats(f, site, shards())
+	if len(was) != 1 || was[0] != (seat{"n4", "leader", 1, 3}) {
+		t.Fatalf("seats = %v, want that of n4 in shard 1", was)
+	}
+	st := shards()
+	st[4].Role, st[4].Term = "leader", 9
+	st[4].Shards[0] = cluster.ShardStatus{Role: "leader", Leader: "n5", Term: 9}
+	if got := moved(was, st); got != "" {
+		t.Errorf("moved = %q after a change in another shard", got)
+	}
+	st[0].Shards[1] = cluster.ShardStatus{Role: "leader", Leader: "n1", Term: 4}
+	if got, want := moved(was, st), "n4 no longer leads shard 1: n1 does since term 4"; got != want {
+		t.Errorf("moved = %q, want %q", got, want)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"brownout/kvserver/slots"
 )
 
 // clusterCommand answers what clients of Redis Cluster ask to find their way:
@@ -26,7 +28,7 @@ func clusterCommand(f *front, w *respWriter, _ *client, args [][]byte) {
 	case is(sub, "myid") && len(args) == 2:
 		w.bulk(nodeID(f.c.ID))
 	case is(sub, "keyslot") && len(args) == 3:
-		w.number(int64(slotOf(args[2])))
+		w.number(int64(slots.Of(args[2])))
 	default:
 		w.fail("ERR unknown subcommand or wrong number of arguments for 'cluster' command")
 	}
@@ -57,7 +59,7 @@ func (f *front) clusterSlots(w *respWriter) {
 		if lead < 0 {
 			continue
 		}
-		first, last := slotsOf(i, len(leaders))
+		first, last := slots.Range(i, len(leaders))
 		w.array(2 + len(f.c.Peers))
 		w.number(int64(first))
 		w.number(int64(last))
@@ -77,7 +79,7 @@ func (f *front) clusterShards(w *respWriter) {
 	leaders, _ := f.leaders()
 	w.array(len(leaders))
 	for i, lead := range leaders {
-		first, last := slotsOf(i, len(leaders))
+		first, last := slots.Range(i, len(leaders))
 		w.array(4)
 		w.bulk("slots")
 		w.array(2)
@@ -124,17 +126,17 @@ func (f *front) clusterNodes() string {
 	leaders, _ := f.leaders()
 	var b strings.Builder
 	for i, p := range f.c.Peers {
-		flags, master, slots := "slave", "-", ""
+		flags, master, ranges := "slave", "-", ""
 		for shard, lead := range leaders {
 			switch {
 			case lead == i:
-				first, last := slotsOf(shard, len(leaders))
-				slots += fmt.Sprintf(" %d-%d", first, last)
+				first, last := slots.Range(shard, len(leaders))
+				ranges += fmt.Sprintf(" %d-%d", first, last)
 			case lead >= 0 && master == "-":
 				master = nodeID(f.c.Peers[lead].ID)
 			}
 		}
-		if slots != "" || master == "-" {
+		if ranges != "" || master == "-" {
 			flags, master = "master", "-"
 		}
 		if p.ID == f.c.ID {
@@ -142,27 +144,27 @@ func (f *front) clusterNodes() string {
 		}
 		host, port := p.address()
 		_, peerPort, _ := net.SplitHostPort(p.Raft)
-		fmt.Fprintf(&b, "%s %s:%d@%s %s %s 0 0 %d connected%s\n", nodeID(p.ID), host, port, peerPort, flags, master, i+1, slots)
+		fmt.Fprintf(&b, "%s %s:%d@%s %s %s 0 0 %d connected%s\n", nodeID(p.ID), host, port, peerPort, flags, master, i+1, ranges)
 	}
 	return b.String()
 }
 
 func (f *front) clusterInfo() string {
 	leaders, known := f.leaders()
-	state, slots, sizes, term := "ok", 0, map[int]bool{}, uint64(0)
+	state, led, sizes, term := "ok", 0, map[int]bool{}, uint64(0)
 	if known < len(leaders) {
 		state = "fail"
 	}
 	for i, lead := range leaders {
 		term = max(term, f.groups[i].raft.CurrentTerm())
 		if lead >= 0 {
-			first, last := slotsOf(i, len(leaders))
-			slots += last - first + 1
+			first, last := slots.Range(i, len(leaders))
+			led += last - first + 1
 			sizes[lead] = true
 		}
 	}
 	return fmt.Sprintf("cluster_enabled:1\r\ncluster_state:%s\r\ncluster_slots_assigned:%d\r\ncluster_slots_ok:%d\r\n"+
 		"cluster_slots_pfail:0\r\ncluster_slots_fail:%d\r\ncluster_known_nodes:%d\r\ncluster_size:%d\r\n"+
 		"cluster_current_epoch:%d\r\ncluster_my_epoch:%d\r\n",
-		state, slotCount, slots, slotCount-slots, len(f.c.Peers), len(sizes), term, term)
+		state, slots.Count, led, slots.Count-led, len(f.c.Peers), len(sizes), term, term)
 }

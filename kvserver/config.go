@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"brownout/kvserver/slots"
 )
 
 // Config describes one node. Zero values mean the default written beside the field.
@@ -261,7 +263,7 @@ func (c Config) checkNumbers() (errs []error) {
 		v        int
 		min, max int
 	}{
-		{"shards", c.Shards, 1, maxShards},
+		{"shards", c.Shards, 1, slots.MaxShards},
 		{"max_batch", c.MaxBatch, 1, 1 << 16},
 		{"max_batch_bytes", c.MaxBatchBytes, 1 << 10, 8 << 20},
 		{"max_queue", c.MaxQueue, 1, 1 << 24},

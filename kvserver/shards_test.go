@@ -8,7 +8,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"brownout/kvserver/slots"
 )
+
+// movedReply is the redirect for a key, as testClient gives it.
+func movedReply(key, addr string) string {
+	return fmt.Sprintf("(error) MOVED %d %s", slots.Of(key), addr)
+}
 
 // startSharded starts nodes with several shards, each led by the node it prefers.
 func startSharded(t *testing.T, nodes, shards int, tune func(*Config)) *testCluster {
@@ -52,7 +59,7 @@ func (k *testCluster) leaderOf(shard int) (node int) {
 func keyOf(shard, shards, i int) string {
 	for n := 0; ; n++ {
 		key := fmt.Sprint("k", n)
-		if ShardOf(key, shards) == shard {
+		if slots.ShardOf(key, shards) == shard {
 			if i--; i < 0 {
 				return key
 			}
@@ -75,7 +82,7 @@ func TestShards(t *testing.T) {
 	t.Run("each node serves the keys of its shards, and says where the others are", func(t *testing.T) {
 		for i := range 60 {
 			key := fmt.Sprint("k", i)
-			lead := at[ShardOf(key, shards)]
+			lead := at[slots.ShardOf(key, shards)]
 			for node, c := range clients {
 				want := "OK"
 				if node != lead {
@@ -108,7 +115,7 @@ func TestShards(t *testing.T) {
 	t.Run("DBSIZE is of the shards that a node leads", func(t *testing.T) {
 		want := [3]int{}
 		for i := range 60 {
-			want[at[ShardOf(fmt.Sprint("k", i), shards)]]++
+			want[at[slots.ShardOf(fmt.Sprint("k", i), shards)]]++
 		}
 		for node, c := range clients {
 			c.must(fmt.Sprint("(integer) ", want[node]), "DBSIZE")

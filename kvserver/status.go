@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"brownout/kvserver/slots"
 )
 
 // A Status is the answer to GET /status. Where there are several shards, what
@@ -61,7 +63,7 @@ func (s *server) status() Status {
 	st.Keys, st.Won, st.Lost = 0, 0, 0
 	for i, g := range s.groups {
 		one := ShardStatus{Shard: i, GroupStatus: g.status()}
-		one.FirstSlot, one.LastSlot = slotsOf(i, len(s.groups))
+		one.FirstSlot, one.LastSlot = slots.Range(i, len(s.groups))
 		st.Shards = append(st.Shards, one)
 		st.Keys, st.Won, st.Lost = st.Keys+one.Keys, st.Won+one.Won, st.Lost+one.Lost
 	}

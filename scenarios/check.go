@@ -49,7 +49,7 @@ func (s *Scenario) problems() (out []problem) {
 	out = append(out, checkConfig(s.Target.Config)...)
 	out = append(out, networkProblems(s.Network)...)
 	out = append(out, s.Workload.problems(s.Target.Nodes)...)
-	out = append(out, s.Timeline.problems(s.Target.Nodes)...)
+	out = append(out, s.Timeline.problems(s.Target.extent())...)
 	for i, e := range s.Expect {
 		out = append(out, s.checkSentence(fmt.Sprintf("expect[%d]", i), e.Text)...)
 	}
@@ -122,7 +122,7 @@ func (w *Workload) problems(nodes int) (out []problem) {
 	return out
 }
 
-func (t *Timeline) problems(nodes int) (out []problem) {
+func (t *Timeline) problems(in extent) (out []problem) {
 	for _, p := range []struct {
 		name string
 		d    time.Duration
@@ -137,10 +137,10 @@ func (t *Timeline) problems(nodes int) (out []problem) {
 	}
 	for i := range t.Faults {
 		path := "timeline.faults[" + strconv.Itoa(i) + "]"
-		for _, p := range t.Faults[i].problems(nodes, true) {
+		for _, p := range t.Faults[i].problems(in, true) {
 			p.path = join(path, p.path)
 			for j, n := range p.needs {
-				if n != "target.nodes" {
+				if !slices.Contains(inExtent, n) {
 					p.needs[j] = join(path, n)
 				}
 			}
@@ -153,7 +153,7 @@ func (t *Timeline) problems(nodes int) (out []problem) {
 
 // problems returns what is wrong with a fault, by paths below it. A fault of a
 // scenario must end; one put on a live cluster may last until it is removed.
-func (f *Fault) problems(nodes int, mustEnd bool) (out []problem) {
+func (f *Fault) problems(in extent, mustEnd bool) (out []problem) {
 	k, ok := plan.KindNamed(f.Kind)
 	if !ok {
 		return []problem{{path: "", msg: fmt.Sprintf("unknown fault %q", f.Kind), hint: nearest.Hint(f.Kind, kindNames())}}
@@ -167,7 +167,7 @@ func (f *Fault) problems(nodes int, mustEnd bool) (out []problem) {
 	if names := plan.Providers[f.Kind]; f.Provider != "" && !slices.Contains(names, f.Provider) {
 		out = append(out, problem{path: join(k.Name, "provider"), msg: fmt.Sprintf("%s is not given by %q, but by %s", k.Name, f.Provider, strings.Join(names, ", "))})
 	}
-	return append(out, f.checkWhere(k, nodes)...)
+	return append(out, f.checkWhere(k, in)...)
 }
 
 // checkParams checks what a file's decoder has checked already, for literals.
@@ -287,23 +287,23 @@ func (f *Fault) checkDuration(k plan.Kind, mustEnd bool) (out []problem) {
 	return out
 }
 
-func (f *Fault) checkWhere(k plan.Kind, nodes int) (out []problem) {
+func (f *Fault) checkWhere(k plan.Kind, in extent) (out []problem) {
 	at := func(name string, err error) {
 		if err != nil {
-			out = append(out, problemAt(join(k.Name, name), err, "target.nodes"))
+			out = append(out, problemAt(join(k.Name, name), err, inExtent...))
 		}
 	}
 	if k.Where == plan.OnNodes {
 		if f.On == "" {
 			out = append(out, problem{path: join(k.Name, "on"), msg: k.Name + " has no on", hint: "write on: leader"})
 		} else {
-			at("on", checkSelector(f.On, nodes))
+			at("on", checkSelector(f.On, in))
 		}
 		if f.From+f.To+f.Split+f.Plane != "" {
 			out = append(out, problem{path: k.Name, msg: k.Name + " has no from, to, split or plane"})
 		}
 	} else {
-		for _, p := range f.checkLinks(k, nodes) {
+		for _, p := range f.checkLinks(k, in) {
 			p.path = strings.TrimSuffix(join(k.Name, p.path), ".")
 			out = append(out, p)
 		}
@@ -317,7 +317,7 @@ func (f *Fault) checkWhere(k plan.Kind, nodes int) (out []problem) {
 }
 
 // checkLinks checks from, to, split and plane; paths are below the kind.
-func (f *Fault) checkLinks(k plan.Kind, nodes int) (out []problem) {
+func (f *Fault) checkLinks(k plan.Kind, in extent) (out []problem) {
 	if f.On != "" {
 		out = append(out, problem{path: "", msg: k.Name + " has no on", hint: "write from: and to:"})
 	}
@@ -326,7 +326,7 @@ func (f *Fault) checkLinks(k plan.Kind, nodes int) (out []problem) {
 	}
 	isolate, bridge := f.Params.String("isolate"), f.Params.String("bridge")
 	if k.Where == plan.Cut && isolate+bridge != "" {
-		return append(out, f.checkShape(isolate, bridge, nodes)...)
+		return append(out, f.checkShape(isolate, bridge, in)...)
 	}
 	if f.Split != "" {
 		if k.Where != plan.Cut {
@@ -335,8 +335,8 @@ func (f *Fault) checkLinks(k plan.Kind, nodes int) (out []problem) {
 		if f.From+f.To != "" {
 			out = append(out, problem{path: "split", msg: "split beside from or to; it says both sides already"})
 		}
-		if err := checkSplit(f.Split, nodes); err != nil {
-			out = append(out, problemAt("split", err, "target.nodes"))
+		if err := checkSplit(f.Split, in); err != nil {
+			out = append(out, problemAt("split", err, inExtent...))
 		}
 		return out
 	}
@@ -352,8 +352,8 @@ func (f *Fault) checkLinks(k plan.Kind, nodes int) (out []problem) {
 			continue
 		}
 		extra := []string{wordClient, wordEveryPair}
-		if err := checkSelector(side.words, nodes, extra...); err != nil {
-			out = append(out, problemAt(side.name, err, "target.nodes"))
+		if err := checkSelector(side.words, in, extra...); err != nil {
+			out = append(out, problemAt(side.name, err, inExtent...))
 		} else if strings.Contains(side.words, wordClient) && strings.TrimSpace(side.words) != wordClient {
 			out = append(out, problem{path: side.name, msg: "client stands alone in from and to"})
 		}
@@ -365,16 +365,16 @@ func (f *Fault) checkLinks(k plan.Kind, nodes int) (out []problem) {
 		out = append(out, problem{path: "to", msg: fmt.Sprintf("there is no link from %s to itself", from)})
 	case f.From == wordClient && f.To == wordClient:
 		out = append(out, problem{path: "to", msg: "there is no link from client to client"})
-	case f.From == "leader" && f.To == "leader":
+	case f.From == f.To && strings.HasPrefix(f.From, "leader"):
 		out = append(out, problem{path: "to", msg: "there is one leader, and no link from it to itself"})
-	case nodes == 1 && f.From != wordClient && f.To != wordClient && (f.Plane == "" || f.Plane == "peer"):
+	case in.nodes == 1 && f.From != wordClient && f.To != wordClient && (f.Plane == "" || f.Plane == "peer"):
 		out = append(out, problem{path: "", msg: "one node has no links to others", hint: "plane: client, or more nodes", needs: []string{"target.nodes"}})
 	}
 	return out
 }
 
 // checkShape checks the words for shapes of a partition.
-func (f *Fault) checkShape(isolate, bridge string, nodes int) (out []problem) {
+func (f *Fault) checkShape(isolate, bridge string, in extent) (out []problem) {
 	shape, words := "isolate", isolate
 	if isolate == "" {
 		shape, words = "bridge", bridge
@@ -389,8 +389,8 @@ func (f *Fault) checkShape(isolate, bridge string, nodes int) (out []problem) {
 		if s.words == "" {
 			continue
 		}
-		if err := checkSelector(s.words, nodes); err != nil {
-			out = append(out, problemAt(s.name, err, "target.nodes"))
+		if err := checkSelector(s.words, in); err != nil {
+			out = append(out, problemAt(s.name, err, inExtent...))
 		} else if strings.Join(strings.Fields(s.words), " ") == "all" {
 			out = append(out, problem{path: s.name, msg: s.name + ": all leaves nobody on the other side"})
 		}
@@ -399,12 +399,12 @@ func (f *Fault) checkShape(isolate, bridge string, nodes int) (out []problem) {
 	if bridge != "" {
 		least = 3
 	}
-	if out == nil && nodes < least && (bridge != "" || f.Plane == "" || f.Plane == "peer") {
-		out = append(out, problem{path: shape, msg: fmt.Sprintf("%s: %s of %d nodes leaves no two groups", shape, words, nodes), hint: "more nodes", needs: []string{"target.nodes"}})
+	if out == nil && in.nodes < least && (bridge != "" || f.Plane == "" || f.Plane == "peer") {
+		out = append(out, problem{path: shape, msg: fmt.Sprintf("%s: %s of %d nodes leaves no two groups", shape, words, in.nodes), hint: "more nodes", needs: []string{"target.nodes"}})
 	}
 	if f.Split != "" {
-		if err := checkSplit(f.Split, nodes); err != nil {
-			out = append(out, problemAt("split", err, "target.nodes"))
+		if err := checkSplit(f.Split, in); err != nil {
+			out = append(out, problemAt("split", err, inExtent...))
 		}
 	}
 	return out

@@ -9,6 +9,7 @@ import (
 
 	"brownout/internal/nearest"
 	"brownout/internal/quantity"
+	"brownout/kvserver/slots"
 )
 
 // A setting is one field of target.config: words, a duration, or a count.
@@ -24,6 +25,7 @@ type setting struct {
 // defaults are kvserver's own.
 var kvserverConfig = []setting{
 	{name: "log", words: []string{"wal", "bolt", "memory"}, defaultValue: "wal", doc: "where the Raft log lives; memory survives nothing"},
+	{name: "shards", least: 1, most: slots.MaxShards, defaultValue: "1", doc: "Raft groups, each with its share of the keys and a leader of its own"},
 	{name: "reads", words: []string{"readindex", "lease", "local"}, defaultValue: "readindex", doc: "how reads are answered; only readindex is linearizable whatever happens"},
 	{name: "lock", words: []string{"global", "rw", "sharded", "lockfree-read"}, defaultValue: "rw", doc: "of the state, between who applies and who reads: one mutex, one readers-writer lock, lock_shards of them by key, or none for readers"},
 	{name: "lock_shards", least: 1, most: 256, defaultValue: "16", doc: "locks over which lock: sharded spreads the keys; only with it"},

@@ -40,6 +40,7 @@ type Info struct {
 	Dir    string     `json:"dir"`
 	Client string     `json:"client_netns"` // path of the clients' network namespace
 	Hosts  string     `json:"hosts"`        // path of a hosts(5) file with the nodes' names
+	Shards int        `json:"shards"`       // of the target
 	Nodes  []NodeInfo `json:"nodes"`
 }
 
@@ -49,9 +50,10 @@ type NodeInfo struct {
 	IP4    string `json:"ip4"`
 	IP6    string `json:"ip6"`
 	Client string `json:"client_addr"`
-	Init   int    `json:"init_pid"` // of the process whose namespaces are the node's
-	Role   string `json:"role"`
-	Term   uint64 `json:"term"`
+	Init   int    `json:"init_pid"`        // of the process whose namespaces are the node's
+	Role   string `json:"role"`            // of several shards, in shard 0
+	Term   uint64 `json:"term"`            // of that
+	Leads  []int  `json:"leads,omitempty"` // which shards it leads, where there are several
 }
 
 // FaultState is a fault in force on a running cluster.

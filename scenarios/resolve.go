@@ -42,7 +42,7 @@ func resolve(s *Scenario, seed uint64, version string, describe func(plan.Load, 
 	zero := full.Timeline.Warmup + full.Timeline.Baseline
 	end := zero
 	for i, f := range full.Timeline.Faults {
-		r := f.resolve(zero)
+		r := f.resolve(zero, p.Target.Shards())
 		r.ID = faultID(i)
 		p.Faults = append(p.Faults, r)
 		end = max(end, r.End)
@@ -72,12 +72,13 @@ func phases(ends ...time.Duration) []plan.Phase {
 }
 
 // resolve counts a fault's time from the run's zero and fills in what its kind
-// defaults to. Selectors stay words: who has a role is known when it fires.
-func (f Fault) resolve(baselineEnd time.Duration) plan.Fault {
+// defaults to. Selectors stay words: who has a role is known when it fires. Only
+// which shard a key is on is known already.
+func (f Fault) resolve(baselineEnd time.Duration, shards int) plan.Fault {
 	k, _ := plan.KindNamed(f.Kind) // problems has seen to it
 	r := plan.Fault{
 		Kind: f.Kind, Start: baselineEnd + f.At, End: baselineEnd + f.At + f.length(),
-		On: f.On, From: f.From, To: f.To, Split: f.Split, Plane: f.Plane, Follow: f.Follow,
+		On: placed(f.On, shards), From: placed(f.From, shards), To: placed(f.To, shards), Split: placed(f.Split, shards), Plane: f.Plane, Follow: f.Follow,
 		Provider: f.Provider, Params: plan.Params{}, Line: f.Line,
 	}
 	if f.Profile != nil {
@@ -96,6 +97,11 @@ func (f Fault) resolve(baselineEnd time.Duration) plan.Fault {
 				panic(fmt.Sprintf("scenarios: default of %s %s: %v", k.Name, p.Name, err)) // a test reads all defaults
 			}
 			r.Params[p.Key()] = v
+		}
+	}
+	for _, shape := range []string{"isolate", "bridge"} {
+		if words := r.Params.String(shape); words != "" {
+			r.Params[shape] = placed(words, shards)
 		}
 	}
 	return r

@@ -18,7 +18,6 @@ import (
 	"brownout/internal/faultfs"
 	"brownout/internal/plan"
 	"brownout/internal/run"
-	systems "brownout/internal/target"
 	"brownout/internal/undo"
 	"brownout/internal/wire"
 	"brownout/internal/workload"
@@ -167,7 +166,7 @@ func (s *session) setup(ctx context.Context) error {
 	if err := s.arm(ctx); err != nil {
 		return err
 	}
-	s.note("cluster    %d nodes up in %v, leader %s", s.Plan.Target.Nodes, time.Since(began).Round(time.Millisecond), s.cluster.Leader())
+	s.note("cluster    %d nodes up in %v, %s", s.Plan.Target.Nodes, time.Since(began).Round(time.Millisecond), led(s.cluster.Leaders()))
 	s.load, err = workload.Start(ctx, s.Exe, s.cluster.ClientNetNS(), s.path("load.log"), s.Short)
 	if err != nil {
 		return fmt.Errorf("start load generator: %w", err)
@@ -287,7 +286,7 @@ func (s *session) spec() workload.Spec {
 	sp := workload.Spec{
 		Zero: s.clock.Zero(), Load: s.Plan.Load, Seed: s.Plan.Seed, Rate: s.rate,
 		Watch:  s.Watch,
-		Target: s.Plan.Target.Kind, Spool: s.path(run.SpoolFile), History: s.path(run.HistoryFile),
+		Target: s.Plan.Target.Kind, Shards: s.Plan.Target.Shards(), Spool: s.path(run.SpoolFile), History: s.path(run.HistoryFile),
 	}
 	if n := len(s.Plan.Phases); n > 0 {
 		sp.Start, sp.End = s.Plan.Phases[0].Start, s.Plan.Phases[n-1].End
@@ -376,129 +375,6 @@ func (s *session) awaitViolation(ctx context.Context) error {
 		}})
 		return errViolated
 	}
-}
-
-// settle runs after the last heal: wait until the nodes agree, read every key
-// once more, and close the history.
-func (s *session) settle(ctx context.Context) error {
-	within := readWithin
-	err := s.quiesce(ctx)
-	if err == nil {
-		err = s.checkBoxes(ctx)
-	}
-	if err != nil && ctx.Err() == nil {
-		s.events.emit(run.Event{Type: run.TestbedFailed, Text: "the nodes did not settle after the run: " + err.Error()})
-		within = readHasty
-	}
-	s.compareReplicas(ctx)
-	missing, err := s.load.FinalReads(ctx, s.spec(), s.keys(), within)
-	if len(missing) > 0 {
-		s.note("final reads of %d of %d keys got no answer within %v", len(missing), s.Plan.Load.Keys, within)
-	}
-	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("final reads: %w", err)
-	}
-	return context.Cause(ctx)
-}
-
-func (s *session) keys() []string {
-	keys := make([]string, s.Plan.Load.Keys)
-	for i := range keys {
-		keys[i] = fmt.Sprintf("k%d", i)
-	}
-	return keys
-}
-
-// quiesce waits until every node is ready and has applied as much as the
-// others, so that the final reads see what a client would see for good.
-func (s *session) quiesce(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, quiesceWithin, fmt.Errorf("not within %v", quiesceWithin))
-	defer cancel()
-	if err := s.cluster.WaitReady(ctx); err != nil {
-		return err
-	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		st := s.cluster.Statuses(ctx)
-		if agreed(st) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("applied indexes still differ after %v: %s", quiesceWithin, applied(st))
-		case <-tick.C:
-		}
-	}
-}
-
-func agreed(st []cluster.Status) bool {
-	for _, s := range st {
-		if s.Err != nil || s.Applied != st[0].Applied {
-			return false
-		}
-	}
-	return true
-}
-
-func applied(st []cluster.Status) string {
-	words := make([]string, len(st))
-	for i, s := range st {
-		words[i] = fmt.Sprintf("%s %d", s.Node, s.Applied)
-	}
-	return strings.Join(words, ", ")
-}
-
-// compareReplicas records the digest of every node's state, at the same log
-// index if the nodes get there in time.
-func (s *session) compareReplicas(ctx context.Context) {
-	t, ok := s.target.(*systems.KVServer)
-	if !ok {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, boxWithin)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		var states []run.Event
-		same := true
-		for _, n := range s.cluster.Nodes() {
-			e := run.Event{Type: run.ReplicaState, Node: n.Name()}
-			applied, sum, err := t.State(ctx, n.Admin())
-			if err != nil {
-				e.Text = err.Error()
-			} else {
-				e.Data = map[string]any{"applied": applied, "sha256": sum}
-			}
-			states = append(states, e)
-			same = same && err == nil && applied == states[0].Data["applied"]
-		}
-		if !same && ctx.Err() == nil {
-			select {
-			case <-ctx.Done():
-			case <-tick.C:
-			}
-			continue
-		}
-		for _, e := range states {
-			s.events.emit(e)
-		}
-		return
-	}
-}
-
-// checkBoxes asks the init of every node for a sign of life. One that hangs
-// hangs its node's disk too, which no plan asked for once all faults are healed.
-func (s *session) checkBoxes(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, boxWithin, fmt.Errorf("no answer within %v", boxWithin))
-	defer cancel()
-	for _, n := range s.cluster.Nodes() {
-		if _, err := n.DiskStats(ctx); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-			return fmt.Errorf("the box of %s hangs: %w", n.Name(), err)
-		}
-	}
-	return nil
 }
 
 // close ends the run on every path, also after an interrupt: it heals, writes

@@ -2,11 +2,15 @@ package scenarios
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"brownout/internal/nearest"
+	"brownout/internal/plan"
+	"brownout/kvserver/slots"
 )
 
 // selectorWords are the words of selectors besides node names. What they mean
@@ -20,9 +24,19 @@ const (
 	wordOthers    = "others"     // the last group of a split
 )
 
-// checkSelector says what is wrong with one selector in a cluster of so many
-// nodes; extra are words beyond [selectorWords].
-func checkSelector(words string, nodes int, extra ...string) error {
+// An extent is what selectors are held against: how many nodes there are, and
+// how many shards. inExtent are the fields that decide it.
+type extent struct{ nodes, shards int }
+
+var inExtent = []string{"target.nodes", "target.config.shards"}
+
+func (t Target) extent() extent {
+	return extent{t.Nodes, plan.Target{Config: t.Config}.Shards()}
+}
+
+// checkSelector says what is wrong with one selector in a cluster; extra are
+// words beyond [selectorWords].
+func checkSelector(words string, in extent, extra ...string) error {
 	known := slices.Concat(selectorWords, extra)
 	seen := map[string]bool{}
 	for _, w := range strings.Split(words, ",") {
@@ -35,10 +49,16 @@ func checkSelector(words string, nodes int, extra ...string) error {
 		}
 		seen[w] = true
 		if i, ok := nodeNumber(w); ok {
-			if i < 1 || i > nodes {
-				return &hinted{fmt.Sprintf("there is no %s: the cluster has %s", w, count(nodes, "node")), fmt.Sprintf("n1 to n%d", nodes)}
+			if i < 1 || i > in.nodes {
+				return &hinted{fmt.Sprintf("there is no %s: the cluster has %s", w, count(in.nodes, "node")), fmt.Sprintf("n1 to n%d", in.nodes)}
 			}
 			continue
+		}
+		if role, shard, ok := strings.Cut(w, " of "); ok && slices.Contains(roleWords, role) {
+			if err := checkShard(shard, in.shards); err != nil {
+				return err
+			}
+			w = role
 		}
 		if !slices.Contains(known, w) {
 			hint := nearest.Hint(strings.ToLower(w), append(known, "n1", "n2", "n3"))
@@ -47,7 +67,7 @@ func checkSelector(words string, nodes int, extra ...string) error {
 			}
 			return &hinted{fmt.Sprintf("unknown selector %q", w), hint}
 		}
-		if err := populated(w, nodes); err != nil {
+		if err := populated(w, in.nodes); err != nil {
 			return err
 		}
 	}
@@ -55,6 +75,38 @@ func checkSelector(words string, nodes int, extra ...string) error {
 		return fmt.Errorf("%q: all is everybody already", words)
 	}
 	return nil
+}
+
+// roleWords are the selectors that may be followed by "of shard 2" or "of key k7".
+var roleWords = []string{"leader", "follower", "followers", "one follower", "all but leader"}
+
+// checkShard says what is wrong with what follows "leader of".
+func checkShard(words string, shards int) error {
+	kind, name, _ := strings.Cut(words, " ")
+	switch {
+	case kind == "key" && name != "":
+		return nil
+	case kind != "shard" || name == "":
+		return &hinted{fmt.Sprintf("%q is neither a shard nor a key", words), "write leader of shard 0, or leader of key k7"}
+	}
+	if i, err := strconv.Atoi(name); err != nil || i < 0 || i >= shards {
+		hint := "target.config.shards makes more"
+		if shards > 1 {
+			hint = fmt.Sprintf("shard 0 to shard %d", shards-1)
+		}
+		return &hinted{fmt.Sprintf("there is no shard %s: the cluster has %s", name, count(shards, "shard")), hint}
+	}
+	return nil
+}
+
+// keyWords matches a key's place in a selector.
+var keyWords = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\bof\s+key\s+([^\s,|]+)`) })
+
+// placed returns a selector with keys replaced by their shards.
+func placed(words string, shards int) string {
+	return keyWords().ReplaceAllStringFunc(words, func(m string) string {
+		return fmt.Sprintf("of shard %d", slots.ShardOf(keyWords().FindStringSubmatch(m)[1], shards))
+	})
 }
 
 // populated says that a word means nobody in a cluster of so many nodes.
@@ -98,7 +150,7 @@ func nodeNumber(w string) (int, bool) {
 }
 
 // checkSplit says what is wrong with groups of a split.
-func checkSplit(split string, nodes int) error {
+func checkSplit(split string, in extent) error {
 	groups := strings.Split(split, "|")
 	if len(groups) < 2 {
 		return &hinted{fmt.Sprintf("split %q has one group", split), "write two or more with | between, as in n1 | n2,n3"}
@@ -112,7 +164,7 @@ func checkSplit(split string, nodes int) error {
 		if strings.TrimSpace(g) == "" {
 			return fmt.Errorf("split %q: group %d is empty", split, i+1)
 		}
-		if err := checkSelector(g, nodes, extra...); err != nil {
+		if err := checkSelector(g, in, extra...); err != nil {
 			return err
 		}
 		for _, w := range strings.Split(g, ",") {

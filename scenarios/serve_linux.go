@@ -311,15 +311,23 @@ func (h *holder) info(ctx context.Context) Info {
 		Client: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.cluster.ClientNetNS().Fd()),
 	}
 	status := map[string]cluster.Status{}
-	for _, st := range h.cluster.Statuses(ctx) {
+	all := h.cluster.Statuses(ctx)
+	info.Shards = cluster.Shards(all)
+	for _, st := range all {
 		status[st.Node] = st
 	}
 	for _, n := range h.cluster.Nodes() {
 		st := status[n.Name()]
-		info.Nodes = append(info.Nodes, NodeInfo{
+		node := NodeInfo{
 			Name: n.Name(), IP4: n.IP4().String(), IP6: n.IP6().String(), Client: clientAddr(n),
 			Init: n.InitPid(), Role: st.Role, Term: st.Term,
-		})
+		}
+		for shard, one := range st.Shards {
+			if one.Role == cluster.RoleLeader {
+				node.Leads = append(node.Leads, shard)
+			}
+		}
+		info.Nodes = append(info.Nodes, node)
 	}
 	return info
 }

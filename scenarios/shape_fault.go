@@ -48,7 +48,7 @@ func kindShape(k plan.Kind, f *Fault) *spec {
 	add := func(name string, required bool, s *spec) { sp.fields = append(sp.fields, field{name, required, s}) }
 	switch k.Where {
 	case plan.OnNodes:
-		add("on", true, text("which nodes: n1 (or n1,n2), leader, one follower, followers, all but leader, minority, majority, all", "leader", &f.On))
+		add("on", true, text("which nodes: n1 (or n1,n2), leader, one follower, followers, all but leader, minority, majority, all; roles also of shard 1, or of key k7", "leader", &f.On))
 	default:
 		add("from", false, text("senders: nodes as in on, client, every pair", "leader", &f.From))
 		add("to", false, text("receivers: nodes as in on, client", "followers", &f.To))

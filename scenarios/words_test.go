@@ -27,10 +27,15 @@ func TestParseFault(t *testing.T) {
 		{"a missing word", "net.delay", []string{"from=leader", "to=followers"}, 0, "add"},
 		{"no unit", "net.delay", []string{"from=leader", "to=followers", "add=5"}, 0, "5"},
 		{"no node of that name", "disk.delay", []string{"on=n7", "add=5ms"}, 0, "n7"},
+		{"a shard's leader", "disk.delay", []string{"on=leader of shard 1", "add=5ms"}, 0, ""},
+		{"a key's leader", "net.delay", []string{"from=leader of key k7", "to=followers of key k7", "add=5ms"}, 0, ""},
+		{"no such shard", "disk.delay", []string{"on=leader of shard 2", "add=5ms"}, 0, "there is no shard 2: the cluster has 2 shards — shard 0 to shard 1"},
+		{"a shard of nobody", "disk.delay", []string{"on=minority of shard 1", "add=5ms"}, 0, "minority of shard 1"},
+		{"neither shard nor key", "disk.delay", []string{"on=leader of kings", "add=5ms"}, 0, "neither a shard nor a key"},
 		{"no value", "disk.delay", []string{"on"}, 0, "NAME=VALUE"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f, err := ParseFault(tt.kind, tt.words, 3)
+			f, err := ParseFault(tt.kind, tt.words, 3, 2)
 			switch {
 			case tt.err != "":
 				if err == nil || !strings.Contains(err.Error(), tt.err) {

@@ -120,7 +120,7 @@ func describeUp(ctx context.Context, o *output, id string) error {
 	}
 	leader := "n1"
 	for _, n := range info.Nodes {
-		fmt.Fprintf(o.out, "%-4s %-9s %s\n", n.Name, n.Role, n.Client)
+		fmt.Fprintf(o.out, "%-4s %-9s %s%s\n", n.Name, n.Role, n.Client, leads(n))
 		if n.Role == "leader" {
 			leader = n.Name
 		}
@@ -133,6 +133,14 @@ Cluster %s is up; logs and data in %s
   brownout down
 `, info.ID, info.Dir, leader)
 	return nil
+}
+
+// leads says which of several shards a node leads.
+func leads(n scenarios.NodeInfo) string {
+	if n.Leads == nil {
+		return ""
+	}
+	return fmt.Sprintf("  leads shard %s", strings.Trim(fmt.Sprint(n.Leads), "[]"))
 }
 
 func down(ctx context.Context, name string) error {
@@ -174,7 +182,7 @@ func faultAdd(ctx context.Context, name, kind string, words []string) error {
 	if err != nil {
 		return err
 	}
-	f, err := scenarios.ParseFault(kind, words, len(info.Nodes))
+	f, err := scenarios.ParseFault(kind, words, len(info.Nodes), max(1, info.Shards))
 	if err != nil {
 		return &usageError{err}
 	}

@@ -89,9 +89,9 @@ func describe(e run.Event) string {
 		return fmt.Sprintf("! %s %s  %s", e.Fault, e.Kind, e.Text)
 	case run.LeaderChanged:
 		if e.Node == "" {
-			return "leader     none"
+			return "leader     none" + ofShard(e)
 		}
-		return fmt.Sprintf("leader     %s (term %v)", e.Node, e.Data["term"])
+		return fmt.Sprintf("leader     %s (term %v)%s", e.Node, e.Data["term"], ofShard(e))
 	case run.NodeExited:
 		if expected, _ := e.Data["expected"].(bool); expected {
 			return fmt.Sprintf("node %s    ended: %s", e.Node, firstLine(e.Text))
@@ -105,6 +105,15 @@ func describe(e run.Event) string {
 		return "! interrupted: " + e.Text
 	case run.Note:
 		return e.Text
+	}
+	return ""
+}
+
+// ofShard says whose leader it is, where there are several shards.
+func ofShard(e run.Event) string {
+	switch shard := e.Data["shard"].(type) {
+	case int, float64:
+		return fmt.Sprintf(" of shard %v", shard)
 	}
 	return ""
 }

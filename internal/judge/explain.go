@@ -8,6 +8,7 @@ import (
 	"brownout/checker"
 	"brownout/internal/history"
 	"brownout/internal/run"
+	"brownout/kvserver/slots"
 )
 
 // explain tells what went on around a conflict: the faults that were in force
@@ -32,8 +33,12 @@ func (rec *record) explain(out *run.Conflict, c *checker.Conflict, faults []run.
 		}
 		out.Context = append(out.Context, fmt.Sprintf("%s %s on %s was in force from %s to %s", f.ID, f.Kind, strings.Join(f.Nodes, ", "), seconds(f.Start), seconds(f.End)))
 	}
-	out.Context = append(out.Context, rec.leadersIn(from, to)...)
-	if rec.splitBrain(c, byID) {
+	shard := 0
+	if len(c.Core) > 0 {
+		shard = slots.ShardOf(c.Core[0].Key, rec.plan.Target.Shards())
+	}
+	out.Context = append(out.Context, rec.leadersIn(shard, from, to)...)
+	if rec.splitBrain(c, shard, byID) {
 		out.Text = strings.Replace(out.Text, ": ", ": two leaders acknowledged writes at the same time: ", 1)
 		out.Label = "split brain"
 	}
@@ -47,37 +52,37 @@ type reign struct {
 	from int64
 }
 
-// reigns returns who led, in the order of time.
-func (rec *record) reigns() []reign {
+// reigns returns who led a shard, in the order of time.
+func (rec *record) reigns(shard int) []reign {
 	var out []reign
 	for _, e := range sortedEvents(rec.events) {
-		if e.Type == run.LeaderChanged && e.Node != "" {
+		if e.Type == run.LeaderChanged && e.Node != "" && int(number(e.Data, "shard")) == shard {
 			out = append(out, reign{e.Node, int64(number(e.Data, "term")), e.T})
 		}
 	}
 	return out
 }
 
-func (rec *record) leadersIn(from, to int64) (out []string) {
-	all := rec.reigns()
+func (rec *record) leadersIn(shard int, from, to int64) (out []string) {
+	all := rec.reigns(shard)
 	for i, r := range all {
 		if r.from > to || i+1 < len(all) && all[i+1].from < from {
 			continue
 		}
-		out = append(out, fmt.Sprintf("%s led in term %d, as the nodes said since %s", r.node, r.term, seconds(r.from)))
+		out = append(out, fmt.Sprintf("%s led%s in term %d, as the nodes said since %s", r.node, rec.shardName(shard), r.term, seconds(r.from)))
 	}
 	return out
 }
 
 // splitBrain reports whether the contradicting writes were acknowledged by two
 // leaders, and the one of the older term after the other had been seen to lead.
-func (rec *record) splitBrain(c *checker.Conflict, byID map[int64]*history.Op) bool {
+func (rec *record) splitBrain(c *checker.Conflict, shard int, byID map[int64]*history.Op) bool {
 	switch c.Label {
 	case "lost update", "diverging appends", "lost append", "lost acknowledged write":
 	default:
 		return false
 	}
-	all := rec.reigns()
+	all := rec.reigns(shard)
 	led := func(node string, t int64) (r reign, ok bool) {
 		for _, x := range all {
 			if x.node == node && x.from <= t {

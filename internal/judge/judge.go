@@ -26,6 +26,7 @@ import (
 	"brownout/internal/history"
 	"brownout/internal/plan"
 	"brownout/internal/run"
+	"brownout/kvserver/slots"
 )
 
 // Options bound the work of judging. The zero value is good for everybody.
@@ -283,8 +284,12 @@ func levels(ops []history.Op, mode func(*history.Op) string) (out []run.Level) {
 // readMode names reads by how the target answers them, and by whom.
 func (rec *record) readMode() func(*history.Op) string {
 	reads := cmp.Or(rec.plan.Target.Config["reads"], "readindex")
-	reigns := rec.reigns()
+	all := make([][]reign, rec.plan.Target.Shards())
+	for shard := range all {
+		all[shard] = rec.reigns(shard)
+	}
 	return func(o *history.Op) string {
+		reigns := all[slots.ShardOf(o.Key, len(all))]
 		n, _ := slices.BinarySearchFunc(reigns, o.Return+1, func(r reign, t int64) int { return cmp.Compare(r.from, t) })
 		if n > 0 && reigns[n-1].node == o.Node {
 			return reads + " by the leader"

@@ -370,6 +370,21 @@ func TestLeaderChangesCountFromTheStartOfTheLoad(t *testing.T) {
 	}
 }
 
+func TestLeaderChangesOfShards(t *testing.T) {
+	st := healthy()
+	sharded(st)
+	for i, e := range []struct {
+		shard float64
+		node  string
+		term  float64
+	}{{1, "n1", 2}, {2, "n3", 2}, {1, "n1", 2}, {0, "n2", 2}, {2, "n1", 3}} { // only the last is a change
+		st.add(run.Event{T: 6*s + int64(i)*ms, Type: run.LeaderChanged, Node: e.node, Data: map[string]any{"term": e.term, "shard": e.shard}})
+	}
+	if got := judged(t, st.files(t)).LeaderChanges; got != 1 {
+		t.Errorf("leader changes = %d, want 1", got)
+	}
+}
+
 func TestJudgingTwiceGivesTheSame(t *testing.T) {
 	st := healthy()
 	st.ops[420].Result = nil

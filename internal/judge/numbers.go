@@ -81,16 +81,20 @@ func (rec *record) completed(op string, spans []expect.Span) int64 {
 // over, from the start of the workload on. The first election is no change.
 func (rec *record) leaderChanges() []int64 {
 	var at []int64
-	leader, term := "", 0.0
+	type reign struct {
+		node string
+		term float64
+	}
+	last := map[float64]reign{} // by shard
 	for _, e := range sortedEvents(rec.events) {
 		if e.Type != run.LeaderChanged || e.Node == "" {
 			continue
 		}
-		t := number(e.Data, "term")
-		if leader != "" && (e.Node != leader || t != term) && e.T >= 0 {
+		shard, now := number(e.Data, "shard"), reign{e.Node, number(e.Data, "term")}
+		if was, led := last[shard]; led && now != was && e.T >= 0 {
 			at = append(at, e.T)
 		}
-		leader, term = e.Node, t
+		last[shard] = now
 	}
 	return at
 }

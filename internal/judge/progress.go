@@ -9,6 +9,7 @@ import (
 
 	"brownout/internal/history"
 	"brownout/internal/run"
+	"brownout/kvserver/slots"
 )
 
 // A cluster that is whole needs some time for an election, and clients need
@@ -29,29 +30,57 @@ const (
 
 // progress looks for the longest time in which writes were tried and none was
 // acknowledged. Where no fault was in force for so long, all nodes were healthy
-// and should have answered: that is a hang.
+// and should have answered: that is a hang. Shards are looked at one by one, for
+// one may hang while the others go on.
 func (rec *record) progress(faults []run.Fault) run.Progress {
-	var calls, acks []int64
+	worst := run.Progress{Verdict: unknown, Why: "no write was tried"}
+	severity := []string{progressOK, stalled, unknown, hang}
+	any := false
+	for shard, w := range rec.writes() {
+		if len(w.calls) == 0 {
+			continue
+		}
+		p := rec.progressOf(w, faults)
+		if p.Shard = shard; shard > 0 || rec.plan.Target.Shards() > 1 {
+			p.Why = strings.Replace(p.Why, "no write was", fmt.Sprintf("no write to shard %d was", shard), 1)
+		}
+		graver := cmp.Or(slices.Index(severity, p.Verdict)-slices.Index(severity, worst.Verdict), int(p.End-p.Start-(worst.End-worst.Start)))
+		if !any || graver > 0 {
+			worst, any = p, true
+		}
+	}
+	return worst
+}
+
+// A shardWrites is when the writes to a shard were called and acknowledged, in order.
+type shardWrites struct{ calls, acks []int64 }
+
+func (rec *record) writes() []shardWrites {
+	out := make([]shardWrites, rec.plan.Target.Shards())
 	for i := range rec.all {
 		o := &rec.all[i]
 		if o.Kind == history.Get {
 			continue
 		}
+		w := &out[slots.ShardOf(o.Key, len(out))]
 		if o.Outcome == history.OK && (o.Kind != history.CAS || o.Swapped) {
-			acks = append(acks, o.Return)
+			w.acks = append(w.acks, o.Return)
 		}
 		if o.Error == "" || o.Return > o.Call { // else never sent
-			calls = append(calls, o.Call)
+			w.calls = append(w.calls, o.Call)
 		}
 	}
-	if len(calls) == 0 {
-		return run.Progress{Verdict: unknown, Why: "no write was tried"}
+	for i := range out {
+		slices.Sort(out[i].calls)
+		slices.Sort(out[i].acks)
 	}
-	slices.Sort(calls)
-	slices.Sort(acks)
+	return out
+}
+
+func (rec *record) progressOf(w shardWrites, faults []run.Fault) run.Progress {
 	longest := run.Progress{Verdict: progressOK}
 	for _, quiet := range rec.quiet(faults) {
-		if p := rec.standstill(calls, acks, quiet); p.End-p.Start >= int64(hangAfter) && p.Tried >= hangTried && p.End-p.Start > longest.End-longest.Start {
+		if p := rec.standstill(w, quiet); p.End-p.Start >= int64(hangAfter) && p.Tried >= hangTried && p.End-p.Start > longest.End-longest.Start {
 			longest = p
 		}
 	}
@@ -65,7 +94,7 @@ func (rec *record) progress(faults []run.Fault) run.Progress {
 			round(time.Duration(longest.End-longest.Start)), seconds(longest.Start), longest.Tried)
 		return longest
 	}
-	longest = rec.standstill(calls, acks, span{calls[0], max(rec.end(), calls[0])})
+	longest = rec.standstill(w, span{w.calls[0], max(rec.end(), w.calls[0])})
 	longest.Verdict = progressOK
 	if longest.End-longest.Start >= int64(hangAfter) && longest.Tried >= hangTried {
 		longest.Verdict = stalled
@@ -84,7 +113,8 @@ type span struct{ start, end int64 }
 
 // standstill returns the longest time within s from a write's call, or an
 // acknowledgement, to the next acknowledgement or the end of s.
-func (rec *record) standstill(calls, acks []int64, s span) run.Progress {
+func (rec *record) standstill(w shardWrites, s span) run.Progress {
+	calls, acks := w.calls, w.acks
 	var best run.Progress
 	take := func(start, end int64) {
 		from, _ := slices.BinarySearch(calls, start)
@@ -162,31 +192,51 @@ func (rec *record) replicas() run.Replicas {
 			missing = append(missing, e.Node+": "+e.Text)
 			continue
 		}
-		out.States = append(out.States, run.Replica{Node: e.Node, Applied: int64(number(e.Data, "applied")), SHA256: sum})
+		out.States = append(out.States, run.Replica{
+			Node: e.Node, Shard: int(number(e.Data, "shard")), Applied: int64(number(e.Data, "applied")), SHA256: sum,
+		})
 	}
-	compared := 0
+	compared, wanted := 0, 0
 	for i, a := range out.States {
+		peers := 0 // before it, of its shard
 		for _, b := range out.States[:i] {
+			if a.Shard != b.Shard {
+				continue
+			}
+			peers++
 			if a.Applied != b.Applied {
 				continue
 			}
 			if compared++; a.SHA256 != b.SHA256 {
+				of := rec.shardName(a.Shard)
+				if of != "" {
+					of = " of" + of
+				}
 				out.Verdict = diverged
-				out.Why = fmt.Sprintf("replicas differ: %s and %s have both applied the log up to %d, but their states are not the same (sha256 %.12s… and %.12s…)",
-					b.Node, a.Node, a.Applied, b.SHA256, a.SHA256)
+				out.Why = fmt.Sprintf("replicas differ: %s and %s have both applied the log%s up to %d, but their states are not the same (sha256 %.12s… and %.12s…)",
+					b.Node, a.Node, of, a.Applied, b.SHA256, a.SHA256)
 				return out
 			}
 		}
+		wanted += min(peers, 1)
 	}
 	switch {
 	case len(missing) > 0:
 		out.Verdict, out.Why = unknown, "no digest of a state: "+strings.Join(missing, "; ")
-	case compared < len(out.States)-1 || compared == 0 && len(out.States) > 1:
+	case compared < wanted:
 		out.Verdict, out.Why = unknown, "the nodes were not at one index of the log when they were asked"
 	case len(out.States) == 0:
 		out.Verdict = unknown // nobody asked
 	}
 	return out
+}
+
+// shardName says which shard it is, where there are several.
+func (rec *record) shardName(shard int) string {
+	if rec.plan.Target.Shards() == 1 {
+		return ""
+	}
+	return fmt.Sprintf(" shard %d", shard)
 }
 
 // overlap counts the operations that were open while each fault was in force.

@@ -6,6 +6,7 @@ import (
 
 	"brownout/internal/history"
 	"brownout/internal/run"
+	"brownout/kvserver/slots"
 )
 
 func state(node string, applied float64, sum string) run.Event {
@@ -20,6 +21,36 @@ func (st *story) silence(from, to int64) {
 			o.Client = 5000 + i
 		}
 	}
+}
+
+func sharded(st *story) { st.plan.Target.Config = map[string]string{"shards": "3"} }
+
+// silenceShard is silence for the writes to one of three shards.
+func (st *story) silenceShard(shard int, from, to int64) {
+	rest := st.ops
+	st.ops = nil
+	for i := range rest {
+		if slots.ShardOf(rest[i].Key, 3) == shard {
+			st.ops = append(st.ops, rest[i])
+		}
+	}
+	st.silence(from, to)
+	silent := map[int64]history.Op{}
+	for _, o := range st.ops {
+		silent[o.ID] = o
+	}
+	for i := range rest {
+		if o, ok := silent[rest[i].ID]; ok {
+			rest[i] = o
+		}
+	}
+	st.ops = rest
+}
+
+func shardState(node string, shard, applied float64, sum string) run.Event {
+	e := state(node, applied, sum)
+	e.Data["shard"] = shard
+	return e
 }
 
 func TestProgressAndReplicas(t *testing.T) {
@@ -47,6 +78,40 @@ func TestProgressAndReplicas(t *testing.T) {
 			st.silence(8500*ms, 15*s)
 			st.event(run.LoadEnded).Data["lateness_max_ns"] = float64(4 * s)
 		}, unknown, unknown, "", ""},
+		{"a hang of one shard while the others go on", func(st *story) {
+			sharded(st)
+			st.plan.Phases[3].End *= 2
+			st.longer()
+			st.silenceShard(1, 8500*ms, 15*s)
+		}, hang, unknown, run.Fail, "hang: no write to shard 1 was acknowledged for"},
+		{"equal states of each shard", func(st *story) {
+			sharded(st)
+			for _, shard := range []float64{0, 1, 2} {
+				st.add(shardState("n1", shard, 9+shard, "aa"))
+				st.add(shardState("n2", shard, 9+shard, "aa"))
+			}
+		}, progressOK, progressOK, run.Pass, ""},
+		{"states of one shard differ", func(st *story) {
+			sharded(st)
+			for shard, sum := range []string{"aa", "ab"} {
+				st.add(shardState("n1", float64(shard), 9, "aa"))
+				st.add(shardState("n2", float64(shard), 9, sum))
+			}
+		}, progressOK, diverged, run.Violation, "replicas differ: n1 and n2 have both applied the log of shard 1 up to 9"},
+		{"states of different shards are not compared", func(st *story) {
+			sharded(st)
+			st.add(shardState("n1", 0, 9, "aa"))
+			st.add(shardState("n2", 0, 9, "aa"))
+			st.add(shardState("n1", 1, 9, "bb"))
+			st.add(shardState("n2", 1, 9, "bb"))
+		}, progressOK, progressOK, run.Pass, ""},
+		{"a shard at different times", func(st *story) {
+			sharded(st)
+			st.add(shardState("n1", 0, 9, "aa"))
+			st.add(shardState("n2", 0, 9, "aa"))
+			st.add(shardState("n1", 1, 9, "bb"))
+			st.add(shardState("n2", 1, 8, "aa"))
+		}, progressOK, unknown, run.Pass, ""},
 		{"nothing open during the fault", func(st *story) {
 			st.ops = st.ops[:200]
 			st.without(run.LoadEnded)

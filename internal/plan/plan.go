@@ -4,7 +4,10 @@
 // give the same bytes; nothing in here depends on the host.
 package plan
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Schema is the version of plan.json.
 const Schema = "brownout.plan/1"
@@ -32,6 +35,15 @@ type Target struct {
 	Kind   string            `json:"kind"` // kvserver
 	Nodes  int               `json:"nodes"`
 	Config map[string]string `json:"config,omitempty"` // the target's own words: log, reads, ...
+}
+
+// Shards is how many Raft groups the target has: 1 unless its configuration says more.
+func (t Target) Shards() int {
+	n, err := strconv.Atoi(t.Config["shards"])
+	if err != nil || n < 1 {
+		return 1
+	}
+	return n
 }
 
 // Load is the operation stream and how it is offered.

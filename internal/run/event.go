@@ -17,12 +17,12 @@ const (
 	FaultFailed   EventType = "fault.failed"   // Fault, Text: could not be applied or healed
 	FaultChanged  EventType = "fault.changed"  // Fault, Data: severity, 0..1 of the dose requested, by the fault's profile
 	RoleMoved     EventType = "fault.role"     // Fault, Text: the node no longer has the role that selected it
-	LeaderChanged EventType = "leader"         // Node = new leader ("" for none), Data: term
+	LeaderChanged EventType = "leader"         // Node = new leader ("" for none), Data: term, shard (where there are several)
 	NodeStarted   EventType = "node.started"   // Node
 	NodeReady     EventType = "node.ready"     // Node
 	NodeExited    EventType = "node.exited"    // Node, Text = cause, Data: expected true|false, code, signal
 	TestbedFailed EventType = "testbed.failed" // Text: a part of brownout itself failed (wire died, slowfs died, ...)
-	ReplicaState  EventType = "replica.state"  // Node, Data: applied index, sha256 of the state then, after the nodes have settled; Text = why it is not known
+	ReplicaState  EventType = "replica.state"  // Node, Data: applied index, sha256 of the state then, shard (where there are several), after the nodes have settled; Text = why it is not known
 	HostNoise     EventType = "host.noise"     // Data: cpu_pressure, foreign_cpu, fsync_p50_ns; Phase when it was measured
 	WireReport    EventType = "wire.report"    // Data: lateness_p50_ns, lateness_p99_ns, lateness_max_ns, frames, scheduling, lost (packets it could not keep up with), links (its counters by "n1>n2")
 	Interrupted   EventType = "interrupted"    // Text: by what

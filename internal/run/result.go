@@ -193,6 +193,7 @@ type Replicas struct {
 // Replica is one node's state: its digest once the log was applied up to an index.
 type Replica struct {
 	Node    string `json:"node"`
+	Shard   int    `json:"shard,omitempty"`
 	Applied int64  `json:"applied"`
 	SHA256  string `json:"sha256"`
 }
@@ -203,7 +204,8 @@ type Progress struct {
 	Why     string `json:"why,omitempty"`
 	Start   int64  `json:"start_ns"` // of the longest time without an acknowledged write while some were tried
 	End     int64  `json:"end_ns"`
-	Tried   int    `json:"tried"` // writes that were called in it
+	Tried   int    `json:"tried"`           // writes that were called in it
+	Shard   int    `json:"shard,omitempty"` // whose keys they were of
 }
 
 // Diagnosis is the ranking of suspects; empty until an engine has run.

@@ -13,6 +13,7 @@ import (
 
 	"brownout/internal/history"
 	"brownout/internal/workload"
+	"brownout/kvserver/slots"
 )
 
 func init() { workload.Register("kvserver", &KVDialer{}) }
@@ -36,14 +37,15 @@ type KVDialer struct {
 
 // Dial implements [workload.Dialer]. It connects to nobody, except to find the
 // nearest node. A client of "leader" begins anywhere, follows redirects and
-// remembers the leader; one of "any" stays with a node of its own as long as
+// remembers each shard's leader; one of "any" stays with a node of its own as long as
 // that answers, one of a node's name for good, and both ask it first every
 // time, for it may have become the leader.
-func (d *KVDialer) Dial(ctx context.Context, endpoints []workload.Endpoint, prefer string) (workload.Client, error) {
+func (d *KVDialer) Dial(ctx context.Context, to workload.Cluster) (workload.Client, error) {
+	endpoints, prefer := to.Endpoints, to.Prefer
 	if len(endpoints) == 0 {
 		return nil, errors.New("dial kvserver: no endpoints")
 	}
-	c := &kvClient{endpoints: endpoints, conns: map[string]*kvConn{}}
+	c := &kvClient{endpoints: endpoints, leaders: make([]string, max(1, to.Shards)), conns: map[string]*kvConn{}}
 	switch prefer {
 	case "leader", "":
 		c.sticky = true
@@ -100,10 +102,10 @@ func (d *KVDialer) findNearest(ctx context.Context, endpoints []workload.Endpoin
 // A kvClient is one client with at most one connection to each node.
 type kvClient struct {
 	endpoints []workload.Endpoint
-	home      int    // endpoint to ask first
-	sticky    bool   // remember where redirects lead to
-	fixed     bool   // never leave home but by redirect
-	leader    string // address remembered, "" for none
+	home      int      // endpoint to ask first
+	sticky    bool     // remember where redirects lead to
+	fixed     bool     // never leave home but by redirect
+	leaders   []string // address remembered of each shard's, "" for none
 	conns     map[string]*kvConn
 	out       []byte
 }
@@ -143,7 +145,8 @@ func (c *kvClient) Do(ctx context.Context, req history.Request) history.Reply {
 		deadline = time.Now().Add(10 * time.Second)
 	}
 	c.out = appendRequest(c.out[:0], req)
-	addr := c.start()
+	shard := slots.ShardOf(req.Key, len(c.leaders))
+	addr := c.start(shard)
 	redirects, pause := 0, minBackoff
 	for {
 		r, cert, err := c.attempt(ctx, addr, deadline)
@@ -152,7 +155,7 @@ func (c *kvClient) Do(ctx context.Context, req history.Request) history.Reply {
 			rep, err := decode(req, r)
 			if err == nil {
 				if c.sticky {
-					c.leader = addr
+					c.leaders[shard] = addr
 				}
 				rep.Node = node
 				return rep
@@ -166,7 +169,7 @@ func (c *kvClient) Do(ctx context.Context, req history.Request) history.Reply {
 					redirects++
 					addr = to
 					if c.sticky {
-						c.leader = to
+						c.leaders[shard] = to
 					}
 					continue
 				}
@@ -178,12 +181,12 @@ func (c *kvClient) Do(ctx context.Context, req history.Request) history.Reply {
 			// Nobody leads yet, or everybody says that another does: ask somebody else, later.
 			if c.wait(ctx, deadline, &pause) {
 				redirects = 0
-				addr = c.next(addr, false)
+				addr = c.next(shard, addr, false)
 				continue
 			}
 			return failed(never, node, err)
 		}
-		next := c.next(addr, true)
+		next := c.next(shard, addr, true)
 		if cert != never || !c.wait(ctx, deadline, &pause) {
 			return failed(cert, node, err)
 		}
@@ -199,18 +202,18 @@ func failed(cert certain, node string, err error) history.Reply {
 	return history.Reply{Outcome: outcome, Node: node, Err: err}
 }
 
-// start returns whom to ask first.
-func (c *kvClient) start() string {
-	if c.sticky && c.leader != "" {
-		return c.leader
+// start returns whom to ask first about a shard.
+func (c *kvClient) start(shard int) string {
+	if c.sticky && c.leaders[shard] != "" {
+		return c.leaders[shard]
 	}
 	return c.endpoints[c.home].Addr
 }
 
 // next returns whom to ask after addr. broken says that addr did not answer at all.
-func (c *kvClient) next(addr string, broken bool) string {
-	if broken && c.leader == addr {
-		c.leader = ""
+func (c *kvClient) next(shard int, addr string, broken bool) string {
+	if broken && c.leaders[shard] == addr {
+		c.leaders[shard] = ""
 	}
 	switch {
 	case c.fixed:
@@ -221,14 +224,14 @@ func (c *kvClient) next(addr string, broken bool) string {
 			}
 		}
 		c.home = (c.home + 1) % len(c.endpoints)
-		c.leader = ""
+		c.leaders[shard] = ""
 	case broken && addr == c.endpoints[c.home].Addr:
 		c.home = (c.home + 1) % len(c.endpoints)
 	}
 	return c.endpoints[c.home].Addr
 }
 
-// redirect finds where "MOVED 0 host:port" points. Only known nodes are
+// redirect finds where "MOVED slot host:port" points. Only known nodes are
 // followed: anything else would be a damaged answer.
 func (c *kvClient) redirect(text string) (addr string, ok bool) {
 	f := strings.Fields(text)

@@ -15,6 +15,7 @@ import (
 
 	"brownout/internal/history"
 	"brownout/internal/workload"
+	"brownout/kvserver/slots"
 )
 
 // A fakeKV answers commands as kvserver does, out of a map. decide may answer
@@ -151,7 +152,7 @@ func dialTo(t *testing.T, prefer string, servers ...*fakeKV) workload.Client {
 	for i, s := range servers {
 		endpoints = append(endpoints, workload.Endpoint{Node: "n" + strconv.Itoa(i+1), Addr: s.addr()})
 	}
-	c, err := new(KVDialer).Dial(t.Context(), endpoints, prefer)
+	c, err := new(KVDialer).Dial(t.Context(), workload.Cluster{Endpoints: endpoints, Prefer: prefer})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,6 +249,39 @@ func TestNobodyListeningIsAFailure(t *testing.T) {
 	}
 }
 
+// TestEachShardHasItsLeader: a redirect for one key is remembered for its shard, and for no other.
+func TestEachShardHasItsLeader(t *testing.T) {
+	const shards = 2
+	servers := []*fakeKV{newFake(t), newFake(t)}
+	for i, s := range servers {
+		s.decide = func(args []string) (string, bool) {
+			if to := slots.ShardOf(args[1], shards); to != i {
+				return fmt.Sprintf("-MOVED %d %s\r\n", slots.Of(args[1]), servers[to].addr()), true
+			}
+			return "", false
+		}
+	}
+	var endpoints []workload.Endpoint
+	for i, s := range servers {
+		endpoints = append(endpoints, workload.Endpoint{Node: "n" + strconv.Itoa(i+1), Addr: s.addr()})
+	}
+	c, err := new(KVDialer).Dial(t.Context(), workload.Cluster{Endpoints: endpoints, Shards: shards, Prefer: "leader"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i := range 20 {
+		key := "k" + strconv.Itoa(i)
+		want := endpoints[slots.ShardOf(key, shards)].Node
+		if rep := do(t, c, 5*time.Second, history.Request{Kind: history.Put, Key: key, Value: "v"}); rep.Outcome != history.OK || rep.Node != want {
+			t.Errorf("put %s: %s by %s (%v), want ok by %s", key, rep.Outcome, rep.Node, rep.Err, want)
+		}
+	}
+	if n := len(servers[0].commands()) + len(servers[1].commands()); n != 21 {
+		t.Errorf("%d commands for 20 operations, want one redirect", n)
+	}
+}
+
 func TestRedirectsLeadToTheLeaderAndAreRemembered(t *testing.T) {
 	a, b, leader := newFake(t), newFake(t), newFake(t)
 	point := func([]string) (string, bool) { return "-MOVED 0 " + leader.addr() + "\r\n", true }
@@ -315,11 +349,11 @@ func TestDialKnowsItsWords(t *testing.T) {
 		prefer string
 		bad    bool
 	}{{"leader", false}, {"any", false}, {"nearest", false}, {"n1", false}, {"", false}, {"n9", true}, {"follower", true}} {
-		if _, err := new(KVDialer).Dial(t.Context(), e, tt.prefer); (err != nil) != tt.bad {
+		if _, err := new(KVDialer).Dial(t.Context(), workload.Cluster{Endpoints: e, Prefer: tt.prefer}); (err != nil) != tt.bad {
 			t.Errorf("Dial %q: %v", tt.prefer, err)
 		}
 	}
-	if _, err := new(KVDialer).Dial(t.Context(), nil, "leader"); err == nil {
+	if _, err := new(KVDialer).Dial(t.Context(), workload.Cluster{Endpoints: nil, Prefer: "leader"}); err == nil {
 		t.Error("Dial without endpoints succeeded")
 	}
 }
@@ -336,7 +370,7 @@ func BenchmarkPut(b *testing.B) {
 			s.serve(conn)
 		}
 	}()
-	c, err := new(KVDialer).Dial(b.Context(), []workload.Endpoint{{Node: "n1", Addr: s.addr()}}, "leader")
+	c, err := new(KVDialer).Dial(b.Context(), workload.Cluster{Endpoints: []workload.Endpoint{{Node: "n1", Addr: s.addr()}}, Prefer: "leader"})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -36,7 +36,8 @@ const (
 
 // KVServer starts kvserver on a cluster's nodes. The first node stands for
 // election at once on its very first start, so that a cluster has a leader
-// without waiting for an election timeout.
+// without waiting for an election timeout; of several shards, each node stands
+// for those that are its own.
 type KVServer struct {
 	config  map[string]any
 	mu      sync.Mutex
@@ -94,7 +95,8 @@ func (t *KVServer) json(peers []peer, me int) ([]byte, error) {
 	}
 	c["id"], c["dir"], c["admin"], c["peers"] = peers[me].name, kvData, kvAdmin, all
 	c["client"], c["raft"] = all[me].Client, all[me].Raft
-	c["kick"] = me == 0
+	shards, _ := c["shards"].(int64)
+	c["kick"] = me == 0 || shards > 1
 	c["stages"], c["dumps"] = kvStages, kvNotes
 	return json.MarshalIndent(c, "", "  ")
 }
@@ -126,11 +128,14 @@ func (t *KVServer) Status(ctx context.Context, n *cluster.Node) (cluster.Status,
 	if err := t.get(ctx, n.Admin(), "/status", &st); err != nil {
 		return cluster.Status{Node: n.Name(), Err: err}, err
 	}
-	return cluster.Status{
-		Node: n.Name(), Role: st.Role, Leader: st.Leader, Term: st.Term, Applied: st.Applied,
-		// A leader serves once the barrier of its term is applied; a follower, once it knows a leader.
-		Ready: st.Leader != "" && (st.Role != "leader" || st.Readable),
-	}, nil
+	// A leader serves once the barrier of its term is applied; a follower, once it knows a leader.
+	ready := func(g kvserver.GroupStatus) bool { return g.Leader != "" && (g.Role != "leader" || g.Readable) }
+	out := cluster.Status{Node: n.Name(), Role: st.Role, Leader: st.Leader, Term: st.Term, Applied: st.Applied, Ready: ready(st.GroupStatus)}
+	for _, g := range st.Shards {
+		out.Shards = append(out.Shards, cluster.ShardStatus{Role: g.Role, Leader: g.Leader, Term: g.Term, Applied: g.Applied})
+		out.Ready = out.Ready && ready(g.GroupStatus)
+	}
+	return out, nil
 }
 
 // Metrics asks the node behind an admin socket for its runtime's and its own
@@ -170,16 +175,16 @@ func (t *KVServer) Metrics(ctx context.Context, admin string) (map[string]float6
 	return v, nil
 }
 
-// State returns the digest of a node's state and the log index that it belongs to.
-func (t *KVServer) State(ctx context.Context, admin string) (applied uint64, sha256 string, err error) {
+// State returns the digests of a node's shards and the log indices that they belong to.
+func (t *KVServer) State(ctx context.Context, admin string) ([]kvserver.ShardHash, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*askWithin)
 	defer cancel()
-	var st struct {
-		Applied uint64 `json:"applied"`
-		SHA256  string `json:"sha256"`
+	var st kvserver.StateHash
+	err := t.get(ctx, admin, "/statehash", &st)
+	if err != nil || st.Shards != nil {
+		return st.Shards, err
 	}
-	err = t.get(ctx, admin, "/statehash", &st)
-	return st.Applied, st.SHA256, err
+	return []kvserver.ShardHash{{Applied: st.Applied, SHA256: st.SHA256}}, nil
 }
 
 // get asks an admin socket. Connections are kept: ten questions a second.

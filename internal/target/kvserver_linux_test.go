@@ -86,7 +86,7 @@ func startKV(t testing.TB) (addr, admin string) {
 // The real server against the real client, and its numbers.
 func TestRealServerAndClientUnderstandEachOther(t *testing.T) {
 	addr, admin := startKV(t)
-	c, err := new(KVDialer).Dial(t.Context(), []workload.Endpoint{{Node: "n1", Addr: addr}}, "leader")
+	c, err := new(KVDialer).Dial(t.Context(), workload.Cluster{Endpoints: []workload.Endpoint{{Node: "n1", Addr: addr}}, Prefer: "leader"})
 	if err != nil {
 		t.Fatal(err)
 	}

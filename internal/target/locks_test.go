@@ -74,7 +74,7 @@ func work(t *testing.T, ends []workload.Endpoint) (ops []history.Op) {
 	start := time.Now()
 	for n := range clients {
 		wg.Go(func() {
-			c, err := d.Dial(t.Context(), ends, "leader")
+			c, err := d.Dial(t.Context(), workload.Cluster{Endpoints: ends, Prefer: "leader"})
 			if err != nil {
 				t.Error(err)
 				return

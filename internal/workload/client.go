@@ -32,7 +32,14 @@ type Endpoint struct {
 	Addr string `json:"addr"` // host:port in the client's namespace
 }
 
-// A Dialer makes clients. prefer is "leader", "any", "nearest" or a node's name.
+// A Cluster is what a client needs to know of one.
+type Cluster struct {
+	Endpoints []Endpoint
+	Shards    int    // each with a leader of its own; 0 means 1
+	Prefer    string // whom to ask: "leader", "any", "nearest" or a node's name
+}
+
+// A Dialer makes clients.
 type Dialer interface {
-	Dial(ctx context.Context, endpoints []Endpoint, prefer string) (Client, error)
+	Dial(ctx context.Context, to Cluster) (Client, error)
 }

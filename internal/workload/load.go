@@ -73,7 +73,7 @@ func (s *seen) put(key string, value *string) { s.values.Store(key, value) }
 func newPool(ctx context.Context, spec Spec, d Dialer, rec *history.Recorder) (*pool, error) {
 	p := &pool{spec: spec, clock: clock.At(spec.Zero), rec: rec}
 	for i := range spec.Load.Clients {
-		c, err := d.Dial(ctx, spec.Endpoints, spec.Load.Endpoints)
+		c, err := d.Dial(ctx, Cluster{spec.Endpoints, spec.Shards, spec.Load.Endpoints})
 		if err != nil {
 			p.close()
 			return nil, fmt.Errorf("make client %d: %w", i, err)
@@ -485,7 +485,7 @@ func (p *pool) finalReads(ctx context.Context, d Dialer, keys []string, within t
 	next := 0
 	for range min(len(keys), max(1, min(p.spec.Load.Clients, 32))) {
 		// Reads go to the leader, whatever the load preferred: they must be linearizable.
-		c, err := d.Dial(ctx, p.spec.Endpoints, "leader")
+		c, err := d.Dial(ctx, Cluster{p.spec.Endpoints, p.spec.Shards, "leader"})
 		if err != nil {
 			cancel()
 			readers.Wait()

@@ -31,7 +31,7 @@ type store struct {
 	before func(n int, req history.Request) (history.Reply, bool)
 }
 
-func (s *store) Dial(context.Context, []Endpoint, string) (Client, error) {
+func (s *store) Dial(context.Context, Cluster) (Client, error) {
 	return &storeClient{s: s}, nil
 }
 

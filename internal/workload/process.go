@@ -19,6 +19,7 @@ type Spec struct {
 	End       time.Duration `json:"end_ns"`
 	Target    string        `json:"target"` // kind, as in [Register]
 	Endpoints []Endpoint    `json:"endpoints"`
+	Shards    int           `json:"shards"`  // of the target; 0 means 1
 	Spool     string        `json:"spool"`   // path of history.bin
 	History   string        `json:"history"` // path of history.jsonl
 	Watch     bool          `json:"watch"`   // look for contradictions while the load goes on, and end it with the first

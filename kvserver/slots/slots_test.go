@@ -1,14 +1,6 @@
-package kvserver
+package slots
 
-import (
-	"fmt"
-	"testing"
-)
-
-// movedReply is the redirect for a key, as testClient gives it.
-func movedReply(key, addr string) string {
-	return fmt.Sprintf("(error) MOVED %d %s", slotOf([]byte(key)), addr)
-}
+import "testing"
 
 // TestSlots compares with the values of the Redis Cluster specification, and of
 // another implementation of the checksum (crc_hqx of Python).
@@ -17,27 +9,27 @@ func TestSlots(t *testing.T) {
 		"": 0, "foo": 12182, "bar": 5061, "123456789": 0x31c3, "{user1000}.following": 3443, "{user1000}.followers": 3443,
 		"user1000": 3443, "foo{}{bar}": 8363, "foo{{bar}}zap": 4015, "foo{bar}{zap}": 5061, "{bar": 4015, "}bar{": 1498,
 	} {
-		if got := slotOf([]byte(key)); got != want {
+		if got := Of(key); got != want {
 			t.Errorf("slot of %q = %d, want %d", key, got, want)
 		}
 	}
 }
 
 func TestShardsShareTheSlots(t *testing.T) {
-	for n := 1; n <= maxShards; n++ {
+	for n := 1; n <= MaxShards; n++ {
 		next := 0
 		for shard := range n {
-			first, last := slotsOf(shard, n)
-			if first != next || shardOf(first, n) != shard || shardOf(last, n) != shard {
+			first, last := Range(shard, n)
+			if first != next || Shard(first, n) != shard || Shard(last, n) != shard {
 				t.Fatalf("shard %d of %d has slots %d to %d, want from %d", shard, n, first, last, next)
 			}
-			if size := last - first + 1; size < slotCount/n || size > slotCount/n+1 {
+			if size := last - first + 1; size < Count/n || size > Count/n+1 {
 				t.Errorf("shard %d of %d has %d slots, want its share", shard, n, size)
 			}
 			next = last + 1
 		}
-		if next != slotCount {
-			t.Errorf("%d shards have %d slots, want %d", n, next, slotCount)
+		if next != Count {
+			t.Errorf("%d shards have %d slots, want %d", n, next, Count)
 		}
 	}
 }
