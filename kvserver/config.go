@@ -63,6 +63,8 @@ type Config struct {
 	LogCache      int `json:"log_cache,omitempty"`       // entries held in memory for followers; default 1024
 	SegmentBytes  int `json:"segment_bytes,omitempty"`   // size of one wal file; default 64 MiB divided among the shards
 
+	Downstream *Downstream `json:"downstream,omitempty"` // a cache that what is written goes through to; none if absent
+
 	Stages    string `json:"stages,omitempty"`     // file for notes of when requests passed their stages; none if empty
 	Bug       string `json:"bug,omitempty"`        // one of Bugs, planted to be found; needs AllowBugs
 	AllowBugs bool   `json:"allow_bugs,omitempty"` // this is an experiment about bugs
@@ -159,6 +161,10 @@ func (c Config) withDefaults() (Config, error) {
 	c.LogCache = cmp.Or(c.LogCache, 1024)
 	c.SegmentBytes = cmp.Or(c.SegmentBytes, 64<<20/max(c.Shards, 1))
 	c.LogLevel = cmp.Or(c.LogLevel, "info")
+	if c.Downstream != nil {
+		d := c.Downstream.withDefaults()
+		c.Downstream = &d
+	}
 	if c.Bug == noBug {
 		c.Bug = ""
 	}
@@ -205,6 +211,9 @@ func (c Config) check() error {
 	}
 	if err := c.checkBug(); err != nil {
 		errs = append(errs, err)
+	}
+	if c.Downstream != nil {
+		errs = append(errs, c.Downstream.check()...)
 	}
 	errs = append(errs, c.checkPeers()...)
 	errs = append(errs, c.checkNumbers()...)

@@ -49,6 +49,12 @@
 // what it costs (locks.go): "rw" (default), "global", "sharded" by key over
 // lock_shards locks, "lockfree-read". No choice changes what clients may see.
 //
+// # Downstream
+//
+// A leader may write through to a cache (downstream.go), before or after the client
+// has its answer: -UNKNOWN downstream ... says that the write is done here, and that
+// nobody knows of the cache.
+//
 // # What it does not do
 //
 // No expiry, no types but strings, no membership changes: the set of nodes is

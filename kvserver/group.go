@@ -24,6 +24,7 @@ type group struct {
 	log   hclog.Logger
 	clock *wallClock
 	notes *stages.Recorder
+	down  *downMeter
 	fresh bool // this is the group's first start on this node
 	stand bool // and it is for this node to lead it
 
@@ -41,7 +42,7 @@ type group struct {
 
 func newGroup(s *server, index int) *group {
 	g := &group{
-		c: s.c, index: index, log: s.log, clock: &s.clock, notes: s.notes,
+		c: s.c, index: index, log: s.log, clock: &s.clock, notes: s.notes, down: &s.down,
 		fsm: newFSM(s.c), leads: make(chan bool, 16), proposing: make(chan struct{}),
 	}
 	g.c.Dir = s.c.groupDir(index)
@@ -134,6 +135,10 @@ func (g *group) startRaft() error {
 	}
 	g.writes = newProposer(g.raft, g.c, g.redirect)
 	g.writes.notes = g.notes
+	if g.c.Downstream != nil {
+		read := func(ops []op, res []result) { g.fsm.read(ops, res, false) }
+		g.writes.through = newThrough(g.c, read, g.down)
+	}
 	return nil
 }
 
@@ -179,6 +184,9 @@ func (g *group) run(ctx context.Context, all *errgroup.Group) {
 		g.writes.run(ctx)
 	}()
 	all.Go(func() error { return g.watchLeadership(ctx) })
+	if t := g.writes.through; t != nil {
+		all.Go(t.run)
+	}
 }
 
 // leaderChanges counts how often this node won and lost leadership.

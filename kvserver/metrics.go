@@ -37,10 +37,24 @@ type Metrics struct {
 	SentAhead  uint64  `json:"sent_ahead"`  // messages with entries sent before they were in the leader's own log
 	AheadAsked uint64  `json:"ahead_asked"` // of these, those whose answers were of use
 
-	Locks   Locks             `json:"locks"`
+	Locks Locks `json:"locks"`
+
+	Downstream *DownstreamMetrics `json:"downstream,omitempty"`
+
 	Raft    map[string]string `json:"raft"`             // of shard 0; the others' are in Shards
 	Shards  []ShardMetrics    `json:"shards,omitempty"` // if there are several; the sums are above
 	Runtime Runtime           `json:"runtime"`
+}
+
+// DownstreamMetrics counts commands that went, or were to go, downstream.
+type DownstreamMetrics struct {
+	Queued  int     `json:"queued"`  // they wait, or are under way
+	Writes  uint64  `json:"writes"`  // done
+	Failed  uint64  `json:"failed"`  // not done, or nobody knows
+	Dropped uint64  `json:"dropped"` // of these, for want of room in the queue
+	Retried uint64  `json:"retried"` // attempts after the first, of many commands each
+	Took    Latency `json:"took"`    // an attempt
+	Wait    Latency `json:"wait"`    // what one entry changed, from applied to done or failed
 }
 
 // Locks says what a node's locks cost. A turn is a run of entries that is
@@ -118,6 +132,16 @@ func (s *server) metrics() Metrics {
 			one.Raft = g.raft.Stats()
 		}
 		m.Shards = append(m.Shards, one)
+	}
+	if s.c.Downstream != nil {
+		d := &s.down
+		m.Downstream = &DownstreamMetrics{
+			Writes: d.writes.Load(), Failed: d.failed.Load(), Dropped: d.dropped.Load(), Retried: d.retried.Load(),
+			Took: d.took.summary(), Wait: d.wait.summary(),
+		}
+		for _, g := range s.groups {
+			m.Downstream.Queued += g.writes.through.behind()
+		}
 	}
 	m.Commit, m.Store, m.ReadWait, m.PeerRTT = summaryOf(commit...), summaryOf(store...), summaryOf(wait...), summaryOf(rtt...)
 	return m

@@ -91,6 +91,7 @@ type proposer struct {
 	notes    *stages.Recorder
 	wake     chan struct{}
 	dirty    dirtyState
+	through  *through // downstream; nil: nowhere
 
 	mu       sync.Mutex
 	closed   bool
@@ -214,6 +215,10 @@ func (p *proposer) propose(batch []slot, ops []op) {
 		p.entries.Add(1)
 		p.commands.Add(uint64(len(res)))
 		at := passage{proposed: p.notes.At(start), answered: p.notes.Now(), index: f.Index()}
+		if p.through != nil {
+			p.through.deliver(batch, ops, res, at)
+			return
+		}
 		p.mu.Lock()
 		for i, s := range batch {
 			s.pass(res[i], at)

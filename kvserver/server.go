@@ -84,6 +84,7 @@ type server struct {
 
 	lockFaults lockFaults
 	lockWatch  lockWatch
+	down       downMeter
 }
 
 // Seams are what may be put between this node and the world.
@@ -233,6 +234,9 @@ func (s *server) stop() error {
 	s.awaitProposers(grace)
 	for _, g := range s.groups {
 		g.writes.abandon()
+		if t := g.writes.through; t != nil {
+			t.abandon()
+		}
 	}
 	// The answers are given; now they must reach the sockets.
 	tick := time.NewTicker(time.Millisecond)
@@ -284,6 +288,9 @@ func (s *server) expire(ctx context.Context) error {
 		case now := <-tick.C:
 			for _, g := range s.groups {
 				g.writes.expire(now)
+				if t := g.writes.through; t != nil {
+					t.expire(now)
+				}
 				g.reads.expire(now)
 			}
 		}

@@ -164,6 +164,11 @@ func (t *KVServer) Metrics(ctx context.Context, admin string) (map[string]float6
 	} {
 		v[name+"_count"], v[name+"_ns"], v[name+"_max_ns"] = float64(l.Count), float64(l.SumNS), float64(l.MaxNS)
 	}
+	if d := m.Downstream; d != nil {
+		v["downstream_queued"], v["downstream_writes"], v["downstream_failed"] = float64(d.Queued), float64(d.Writes), float64(d.Failed)
+		v["downstream_retried"], v["downstream_dropped"] = float64(d.Retried), float64(d.Dropped)
+		v["downstream_wait_count"], v["downstream_wait_ns"], v["downstream_wait_max_ns"] = float64(d.Wait.Count), float64(d.Wait.SumNS), float64(d.Wait.MaxNS)
+	}
 	for _, name := range []string{"commit_index", "applied_index", "last_log_index", "term", "fsm_pending", "last_contact"} {
 		if x, err := strconv.ParseFloat(m.Raft[name], 64); err == nil {
 			v["raft_"+name] = x
