@@ -128,9 +128,9 @@ func (f *finder) lose() {
 	}
 }
 
-// lost reports whether the acknowledged write x is gone for good, if somebody
-// found version a after it: the final reads say so, or something was written on
-// top of that version after x had returned.
+// lost reports whether the acknowledged write x, which came after version a, is
+// gone for good: the final reads say so, or something was written on top of that
+// version after x had returned.
 func (f *finder) lost(x *op, a *block) bool {
 	return x.completed() && (f.gone[x.ID] || a != nil && slices.ContainsFunc(a.next, func(o *op) bool { return o.Call > x.ret }))
 }
@@ -476,13 +476,15 @@ func (f *finder) lateLabel(a, b *block, z *op) string {
 		return "read from the future"
 	case z.Kind == history.CAS && z.Swapped:
 		return "lost update"
-	case b.writer != nil && b.writer.Kind == history.Delete && b.s < z.Return && (f.lost(b.writer, a) || cameBack(b, z)): // and nobody found it deleted again
+	case b.writer != nil && b.writer.Kind == history.Delete && b.s < z.Return && (f.gone[b.writer.ID] || cameBack(b, z)): // and nobody found it deleted again
 		return "resurrected value"
-	case b.writer != nil && f.lost(b.writer, a):
+	case b.writer != nil && f.gone[b.writer.ID]:
+		return lostLabel(b.writer)
+	case b.writer != nil && a.f < b.writer.Call && f.lost(b.writer, a): // else b's write may have come before a's
 		return lostLabel(b.writer)
 	case b.first != b.writer:
 		return labelBackwards
-	case b.writer.completed() && f.neverSeen(b, z):
+	case a.f < b.writer.Call && b.writer.completed() && f.neverSeen(b, z):
 		return lostLabel(b.writer)
 	}
 	return labelStale

@@ -200,6 +200,12 @@ var stories = []struct {
 		`found "a"`,
 	},
 	{
+		"an old value of two that were written at once", with().put("a", 0, 9).put("b", 0, 8).get("b", 10, 11).get("a", 12, 13).app("+c", 14, 15).get("a+c", 16, 17).get("b", 18, 19),
+		"stale read",
+		nil,
+		`found "a"`,
+	},
+	{
 		"a read before its write", with().get("a", 0, 1).put("a", 2, 3),
 		"read from the future",
 		[]int64{1, 2},

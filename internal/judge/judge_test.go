@@ -292,6 +292,14 @@ func TestVerdict(t *testing.T) {
 		{"a fault that was not seen healed", func(st *story) { st.event(run.FaultVerified).Healed = run.HealedNo }, run.Inconclusive, "fault f1 disk.delay was not seen healed"},
 		{"a fault whose heal nobody looked at", func(st *story) { st.without(run.FaultVerified) }, run.Inconclusive, "fault f1 disk.delay was not seen healed"},
 		{"no final read of a key", func(st *story) { st.ops = st.ops[:604] }, run.Inconclusive, "durability undecided: no final read of 1 keys with acknowledged writes: [k4]"},
+		{"a workload that reads nothing", func(st *story) {
+			for i := range st.ops {
+				if o := &st.ops[i]; o.Phase == "" && (o.Kind == history.Get || o.Kind == history.CAS) {
+					o.Outcome, o.Result, o.Swapped, o.Error = history.Fail, nil, false, "refused"
+				}
+			}
+			st.plan.Expect = st.plan.Expect[:2]
+		}, run.Inconclusive, "nothing observed: none of the workload's 600 operations was a completed read"},
 		{"an empty history", func(st *story) { st.ops, st.plan.Expect = nil, nil }, run.Inconclusive, "nothing observed: the history is empty"},
 		{"no completed read", func(st *story) {
 			st.ops = slices.DeleteFunc(st.ops, func(o history.Op) bool { return o.Kind == history.Get })

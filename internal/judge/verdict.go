@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"brownout/checker"
+	"brownout/internal/expect"
+	"brownout/internal/history"
 	"brownout/internal/plan"
 	"brownout/internal/run"
 	"brownout/internal/stats"
@@ -55,6 +57,7 @@ func (j *judgement) decide() {
 	note(run.Inconclusive, doubt)
 	note(run.Inconclusive, j.undecided())
 	note(run.Inconclusive, nothingObserved(j.checked))
+	note(run.Inconclusive, j.unread())
 	for i := range res.Faults {
 		note(run.Inconclusive, doseDoubt(&res.Faults[i]))
 	}
@@ -130,6 +133,22 @@ func (j *judgement) undecided() string {
 		return "durability undecided: " + d.Why
 	}
 	return ""
+}
+
+// unread says that nobody looked while the run went on, although it was to show
+// that what one sees is linearizable; empty if somebody did, or it was not.
+func (j *judgement) unread() string {
+	looked := slices.ContainsFunc(j.rec.ops, func(o history.Op) bool {
+		return o.Outcome == history.OK && (o.Kind == history.Get || o.Kind == history.CAS)
+	})
+	asked := slices.ContainsFunc(j.rec.plan.Expect, func(p plan.Expectation) bool {
+		s, err := expect.Parse(p.Text)
+		return err == nil && s.Check == expect.Linearizable
+	})
+	if looked || !asked {
+		return ""
+	}
+	return fmt.Sprintf("nothing observed: none of the workload's %d operations was a completed read, and the final reads cannot say what was seen before", len(j.rec.ops))
 }
 
 // doseDoubt says why a fault may not have been what was asked for.
