@@ -249,6 +249,9 @@ func (rec *record) overlap(faults []run.Fault) {
 		for n := range rec.ops {
 			if o := &rec.ops[n]; o.Call <= f.End && o.Return >= f.Start {
 				f.Overlap++
+				if o.Outcome == history.OK && o.Return <= f.End {
+					f.Answered++
+				}
 			}
 		}
 	}

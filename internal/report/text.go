@@ -264,6 +264,9 @@ func faults(b *bytes.Buffer, s style, r run.Result) {
 		fmt.Fprintf(b, "       %s  %s  recovery %s\n",
 			s.verdict(string(f.Bit), fmt.Sprintf("%s bit: %s", marks[string(f.Bit)], f.Bit)),
 			s.verdict(string(f.Healed), fmt.Sprintf("%s healed: %s", marks[string(f.Healed)], f.Healed)), recovery(f))
+		if f.Overlap > 0 && f.Answered == 0 {
+			fmt.Fprintf(b, "       none of the %d operations that were open then was answered while it lasted\n", f.Overlap)
+		}
 		if f.Why != "" && (f.Bit != run.BitYes || f.Healed != run.HealedYes) {
 			fmt.Fprintf(b, "       %s\n", f.Why)
 		}

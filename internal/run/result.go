@@ -91,6 +91,7 @@ type Fault struct {
 	Recovery  int64          `json:"recovery_ns"` // from heal until back in the baseline's band; -1 if never in this run
 	RoleMoved string         `json:"role_moved,omitempty"`
 	Overlap   int            `json:"operations"` // that were open while the fault was in force
+	Answered  int            `json:"answered"`   // of these, that completed before it was healed
 }
 
 // Expectation is the judgement of one sentence.
