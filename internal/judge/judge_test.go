@@ -337,6 +337,25 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// A run that a violation ended says how soon, and its last phase ends there. If the
+// checker does not find it too, nothing is proven.
+func TestAStoppedRun(t *testing.T) {
+	st := healthy()
+	st.add(run.Event{T: 7*s + 3*ms, Type: run.Violated, Text: "k0: …", Data: map[string]any{"op": 350, "returned_ns": 7 * s, "found_ns": 7*s + ms}})
+	st.event(run.RunEnded).Text = "a violation was seen"
+	res := judged(t, st.files(t))
+	want := &run.Stopped{Why: "k0: …", Op: 350, Returned: 7 * s, Found: ms, StoppedIn: 3 * ms}
+	if d := cmp.Diff(want, res.Stopped); d != "" {
+		t.Errorf("stopped (-want +got):\n%s", d)
+	}
+	if last := res.Phases[len(res.Phases)-1]; last.End > max(last.Start, 7*s+3*ms) {
+		t.Errorf("the last phase ends at %d", last.End)
+	}
+	if res.Verdict != run.Inconclusive || !strings.Contains(res.Why, "a violation was seen") {
+		t.Errorf("%s: %s", res.Verdict, res.Why)
+	}
+}
+
 func TestNumbers(t *testing.T) {
 	res := judged(t, healthy().files(t))
 	names := []string{}

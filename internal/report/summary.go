@@ -20,6 +20,9 @@ func Summary(w io.Writer, _ fs.FS, r run.Result) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# %s %s: %s\n\n%s\n\n", marks[string(r.Verdict)], strings.ToUpper(string(r.Verdict)), cell(r.Scenario), cell(r.Why))
 	fmt.Fprintf(&b, "%s, run `%s`, exit code %d.\n", target(r), r.Run, r.ExitCode)
+	if st := r.Stopped; st != nil {
+		fmt.Fprintf(&b, "\nIt was %s.\n", stopped(st))
+	}
 	if next := Next(r); next != "" {
 		fmt.Fprintf(&b, "\nNext: %s.\n", cell(strings.TrimSuffix(next, ".")))
 	}

@@ -56,8 +56,7 @@ func Text(w io.Writer, r run.Result, colour bool) error {
 	fmt.Fprintf(&b, "%s  %s  (exit %d)  %s\n", s.verdict(string(r.Verdict), s.paint("1", verdict)), r.Scenario, r.ExitCode, target(r))
 	fmt.Fprintf(&b, "  %s\n", r.Why)
 	if st := r.Stopped; st != nil {
-		fmt.Fprintf(&b, "  stopped %s, %s after operation %d returned, with which it could be seen (--on-violation continue goes on)\n",
-			clock(st.Returned+st.StoppedIn), Duration(st.StoppedIn), st.Op)
+		fmt.Fprintf(&b, "  %s (--on-violation continue goes on)\n", stopped(st))
 	}
 	expectations(&b, s, r)
 	history(&b, s, r)
@@ -69,6 +68,10 @@ func Text(w io.Writer, r run.Result, colour bool) error {
 	}
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+func stopped(st *run.Stopped) string {
+	return fmt.Sprintf("stopped %s, %s after operation %d returned, with which it could be seen", clock(st.Returned+st.StoppedIn), Duration(st.StoppedIn), st.Op)
 }
 
 func target(r run.Result) string {
@@ -256,6 +259,10 @@ func faults(b *bytes.Buffer, s style, r run.Result) {
 	}
 	b.WriteString("\nFaults\n")
 	for _, f := range r.Faults {
+		if f.Start == 0 && f.End == 0 {
+			fmt.Fprintf(b, "  %s %s\n       asked for %s; %s\n", f.ID, f.Kind, params(f.Requested), f.Why)
+			continue
+		}
 		fmt.Fprintf(b, "  %s %s  %s", f.ID, f.Kind, strings.Join(f.Nodes, ","))
 		if f.Provider != "" {
 			fmt.Fprintf(b, "  by %s, %s for %s", f.Provider, clock(f.Start), Duration(f.End-f.Start))
