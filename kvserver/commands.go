@@ -121,14 +121,38 @@ func command(f *front, w *respWriter, _ *client, args [][]byte) {
 	}
 	w.array(len(names))
 	for _, name := range names {
+		s := f.table[name]
 		w.array(6) // name, arity, flags, first key, last key, step
 		w.bulk(name)
-		w.number(int64(f.table[name].arity))
-		w.array(0)
-		w.number(0)
-		w.number(0)
-		w.number(0)
+		w.number(int64(s.arity))
+		first, last, step := s.places()
+		switch {
+		case first == 0:
+			w.array(0)
+		case s.kind.isRead():
+			w.array(1)
+			w.word("readonly")
+		default:
+			w.array(1)
+			w.word("write")
+		}
+		w.number(first)
+		w.number(last)
+		w.number(step)
 	}
+}
+
+// places says which of a command's words are keys, as clients of Redis Cluster ask.
+func (s *spec) places() (first, last, step int64) {
+	switch {
+	case s.local != nil || s.kind == opDBSize:
+		return 0, 0, 0
+	case s.kind == opMSet:
+		return 1, -1, 2
+	case s.kind != 0 && s.arity < 0:
+		return 1, -1, 1
+	}
+	return 1, 1, 1
 }
 
 // config answers what redis-benchmark asks before it starts.

@@ -25,14 +25,30 @@
 //
 // DEL and MSET of many keys are atomic; a pipeline is not.
 //
+// # Shards
+//
+// A cluster may have several shards (Config.Shards, at most 64): Raft groups that
+// share the nodes, their front (front.go) and one pair of connections between any
+// two of them (transport.go), and have a log, a state and a leader each (group.go).
+// Keys belong to shards by Redis Cluster's slots (package slots), so clients of
+// Redis Cluster find their way: CLUSTER SLOTS, SHARDS, NODES, INFO, KEYSLOT, MYID, and
+// a redirect for each key. When a cluster first starts, shard i is led by the i-th
+// node, round and round; later by whoever its members elect. Limits of queues and
+// batches are each shard's own.
+//
+// With several shards a command's keys must be on one of them, else it is refused
+// with -CROSSSLOT; several slots of one shard will do. A session lives on the shard
+// of its id and is good for keys of that shard: {k7}mine is on k7's. DBSIZE counts
+// the shards that the node leads. The number of shards is fixed for life.
+//
 // # What an error means
 //
 // A client must be able to tell "did not happen" from "may have happened":
 //
-//	-MOVED 0 host:port   not done, and will not be: ask there
-//	-UNAVAIL why         not done, and will not be
-//	-UNKNOWN why         may have been done, or may still be
-//	-ERR, -NOSESSION ... the command itself was refused, not done
+//	-MOVED slot host:port  not done, and will not be: ask there
+//	-UNAVAIL why           not done, and will not be
+//	-UNKNOWN why           may have been done, or may still be
+//	-ERR, -NOSESSION ...   the command itself was refused, not done
 //
 // A connection that breaks before the reply is UNKNOWN for writes. The proof
 // of which error of the Raft library belongs where stands in proposer.go.

@@ -298,6 +298,16 @@ func TestClusterCommands(t *testing.T) {
 		lines = append(lines, fmt.Sprintf("%s %s:6379@7000 %s\n", nodeID(k.conf[i].ID), host(i), rest))
 	}
 	c.must(fmt.Sprintf("%q", strings.Join(lines, "")), "CLUSTER", "NODES")
+	commands := c.do("COMMAND")
+	for _, want := range []string{
+		`["mset" (integer) -3 [write] (integer) 1 (integer) -1 (integer) 2]`, `["get" (integer) 2 [readonly] (integer) 1 (integer) 1 (integer) 1]`,
+		`["set" (integer) -3 [write] (integer) 1 (integer) 1 (integer) 1]`, `["del" (integer) -2 [write] (integer) 1 (integer) -1 (integer) 1]`,
+		`["ping" (integer) -1 [] (integer) 0 (integer) 0 (integer) 0]`,
+	} {
+		if !strings.Contains(commands, want) {
+			t.Errorf("COMMAND = %s, want %s in it", commands, want)
+		}
+	}
 	got := c.do("CLUSTER", "SHARDS")
 	for _, want := range []string{`["slots" [(integer) 8192 (integer) 16383] "nodes"`, `"role" "master"`, `"health" "online"`} {
 		if !strings.Contains(got, want) {

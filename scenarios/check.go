@@ -445,6 +445,12 @@ func (s *Scenario) checkSentence(path, text string) []problem {
 	if op := sentence.Metric.Op; op != "" && op != "all" && !slices.ContainsFunc(s.Workload.Mix, func(m plan.Share) bool { return m.Kind == op && m.P > 0 }) {
 		within("("+op, fmt.Sprintf("the workload has no %s", op), "", "workload.mix")
 	}
+	if shard := sentence.Metric.Shard; shard != "" {
+		if err := checkShard("shard "+shard, s.Target.extent().shards); err != nil {
+			p := problemAt("", err)
+			within("shard "+shard, p.msg, p.hint, "target.config.shards")
+		}
+	}
 	if i, ok := nodeNumber(sentence.At); ok && (i < 1 || i > s.Target.Nodes) {
 		within(sentence.At, fmt.Sprintf("there is no %s: the cluster has %s", sentence.At, count(s.Target.Nodes, "node")), "", "target.nodes")
 	}

@@ -244,8 +244,8 @@ func (e *evaluation) compare() {
 	case e.s.Metric.Name == "throughput":
 		e.measured(e.throughput(spans, words))
 	case e.s.Metric.Name == "leader_changes":
-		v := float64(e.n.LeaderChanges(spans))
-		e.judge(v, e.s.Limit.Value, "count", fmt.Sprintf("%v %s", plural(v, "leader change"), words))
+		v := float64(e.n.LeaderChanges(e.s.Metric.Shard, spans))
+		e.judge(v, e.s.Limit.Value, "count", fmt.Sprintf("%v%s %s", plural(v, "leader change"), e.s.Metric.ofShard(), words))
 	default:
 		e.counted(spans, words)
 	}
@@ -268,9 +268,9 @@ func (e *evaluation) latency(spans []Span, words string) (f, base figure) {
 	m := e.s.Metric
 	q, _ := m.quantile()
 	take := func(spans []Span, words string) figure {
-		v, n := e.n.Quantile(m.Op, m.Service, q, spans)
+		v, n := e.n.Quantile(m.ops(), m.Service, q, spans)
 		if need := needed(q); n < need {
-			return figure{problem: fmt.Sprintf("only %s %s; %s needs %d", plural(float64(n), opWord(m.Op)+"operation"), words, m.Name, need)}
+			return figure{problem: fmt.Sprintf("only %s %s; %s needs %d", plural(float64(n), opWord(m.Op)+"operation")+m.ofShard(), words, m.Name, need)}
 		}
 		return figure{v: float64(v), show: fmt.Sprintf("%s %s (n=%d)", Nanoseconds(float64(v)), words, n)}
 	}
@@ -306,13 +306,13 @@ func (e *evaluation) throughput(spans []Span, words string) (f, base figure) {
 		for _, s := range spans {
 			length += s.End - s.Start
 		}
-		n := e.n.Completed(m.Op, spans)
+		n := e.n.Completed(m.ops(), spans)
 		rate := float64(n) / (float64(length) / 1e9)
 		return figure{v: rate, show: fmt.Sprintf("%s/s %s (n=%d)", digits(rate), words, n)}
 	}
 	f = take(spans, words)
-	if due := e.n.Count(m.Op, spans).All(); due < fewest {
-		f.problem = fmt.Sprintf("only %s due %s", plural(float64(due), opWord(m.Op)+"operation"), words)
+	if due := e.n.Count(m.ops(), spans).All(); due < fewest {
+		f.problem = fmt.Sprintf("only %s due %s", plural(float64(due), opWord(m.Op)+"operation")+m.ofShard(), words)
 	}
 	sp, ok := e.phase("baseline")
 	if !ok {
@@ -320,8 +320,8 @@ func (e *evaluation) throughput(spans []Span, words string) (f, base figure) {
 		return f, base
 	}
 	base = take([]Span{sp}, "in baseline")
-	if n := e.n.Completed(m.Op, []Span{sp}); n < fewest {
-		base.problem = fmt.Sprintf("only %s in baseline", plural(float64(n), opWord(m.Op)+"operation"))
+	if n := e.n.Completed(m.ops(), []Span{sp}); n < fewest {
+		base.problem = fmt.Sprintf("only %s in baseline", plural(float64(n), opWord(m.Op)+"operation")+m.ofShard())
 	}
 	return f, base
 }
@@ -359,9 +359,9 @@ func (e *evaluation) measured(f, base figure) {
 // counted compares errors, unknown or fails.
 func (e *evaluation) counted(spans []Span, words string) {
 	m := e.s.Metric
-	c := e.n.Count(m.Op, spans)
+	c := e.n.Count(m.ops(), spans)
 	if c.All() == 0 {
-		e.unclear("no %soperation was due %s", opWord(m.Op), words)
+		e.unclear("no %soperation%s was due %s", opWord(m.Op), m.ofShard(), words)
 		return
 	}
 	v, what := float64(c.Fail+c.Unknown), "error"
@@ -371,7 +371,7 @@ func (e *evaluation) counted(spans []Span, words string) {
 	case "fails":
 		v, what = float64(c.Fail), "fail"
 	}
-	show := fmt.Sprintf("%s of %d operations %s", plural(v, what), c.All(), words)
+	show := fmt.Sprintf("%s of %d operations%s %s", plural(v, what), c.All(), m.ofShard(), words)
 	if e.s.Limit.Form == Percent {
 		e.judge(v/float64(c.All())*100, e.s.Limit.Value, "%", show)
 		return

@@ -28,8 +28,11 @@ func numbers() Numbers {
 	}
 	return Numbers{
 		Phases: phases,
-		Quantile: func(op string, service bool, q float64, spans []Span) (int64, int64) {
+		Quantile: func(op Ops, service bool, q float64, spans []Span) (int64, int64) {
 			v := int64(2e6)
+			if op.Shard != "" {
+				return v, length(spans) / 1e8
+			}
 			if spans[0].Start >= 10*sec && spans[0].Start < 30*sec {
 				v = 22e6
 			}
@@ -37,25 +40,25 @@ func numbers() Numbers {
 				v /= 2
 			}
 			n := length(spans) / 1e7
-			if op == "cas" {
+			if op.Kind == "cas" {
 				n = 15
 			}
 			return v, n
 		},
-		Count: func(op string, spans []Span) Counts {
-			if op == "delete" {
+		Count: func(op Ops, spans []Span) Counts {
+			if op.Kind == "delete" {
 				return Counts{}
 			}
 			return Counts{OK: length(spans)/1e7 - 3, Fail: 1, Unknown: 2}
 		},
-		Completed: func(op string, spans []Span) int64 {
+		Completed: func(op Ops, spans []Span) int64 {
 			n := length(spans) / 1e7
 			if spans[0].Start >= 10*sec && spans[0].Start < 30*sec {
 				n = n * 9 / 10
 			}
 			return n
 		},
-		LeaderChanges: func(spans []Span) int { return len(spans) },
+		LeaderChanges: func(shard string, spans []Span) int { return len(spans) + len(shard) },
 		Faults: []Fault{
 			{run.Fault{ID: "f1", Kind: "disk.delay", Bit: run.BitYes, Healed: run.HealedYes, Start: 10 * sec, End: 20 * sec, Recovery: 15e8}, true},
 			{run.Fault{ID: "f2", Kind: "net.delay", Bit: run.BitYes, Healed: run.HealedYes, Start: 15 * sec, End: 25 * sec, Recovery: 5e8, RoleMoved: "n1 no longer leads"}, true},
@@ -76,6 +79,9 @@ func TestEval(t *testing.T) {
 		{"no acknowledged write is lost", run.Pass, "1700 acknowledged writes are there"},
 		{"p99(put) during f1 < 3x baseline", run.Fail, "p99(put) 22 ms during f1 (n=1000) against 2 ms in baseline (n=800): 11x, limit < 3x"},
 		{"p99(put) during f1 < 12x baseline", run.Pass, "11x, limit < 12x"},
+		{"p50(put) of shard 1 during f1 < 2x baseline", run.Pass, "p50(put) of shard 1 2 ms during f1 (n=100) against 2 ms in baseline (n=80): 1x, limit < 2x"},
+		{"p999 of shard 1 during f1 < 2x baseline", run.Inconclusive, "only 100 operations of shard 1 during f1; p999 needs 1000"},
+		{"leader_changes of shard 1 during f1 = 2", run.Pass, "2 leader changes of shard 1 during f1"},
 		{"p50 during f1 > 20ms", run.Pass, "p50 22 ms during f1 (n=1000), limit > 20ms"},
 		{"service p50 during f1 <= 11ms", run.Pass, "service p50 11 ms during f1 (n=1000), limit <= 11ms"},
 		{"p99 during disk.delay < 30ms", run.Pass, "during disk.delay (n=2000)"}, // f1 and f3 overlap

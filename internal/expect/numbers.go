@@ -7,23 +7,28 @@ import (
 	"brownout/internal/run"
 )
 
+// Ops are the operations that a number is about: a kind (get, put, cas, append,
+// delete or all), on the keys of one shard or, where that is "", on all.
+type Ops struct{ Kind, Shard string }
+
 // Numbers are what sentences are judged by. Times are ns since the run's zero.
 // The functions count operations by the time they were due, without the final
-// reads; op is get, put, cas, append, delete or all; spans do not overlap.
+// reads; spans do not overlap.
 type Numbers struct {
 	// Quantile returns the value that the share q of all operations of spans do
 	// not exceed, from the operations themselves (never from other quantiles),
 	// and how many there were. service counts from call, else from due.
-	Quantile func(op string, service bool, q float64, spans []Span) (ns, n int64)
+	Quantile func(ops Ops, service bool, q float64, spans []Span) (ns, n int64)
 
 	// Count returns the outcomes of the operations that were due in spans.
-	Count func(op string, spans []Span) Counts
+	Count func(ops Ops, spans []Span) Counts
 
 	// Completed returns how many operations came back ok within spans, whenever they were due.
-	Completed func(op string, spans []Span) int64
+	Completed func(ops Ops, spans []Span) int64
 
-	// LeaderChanges returns how often the leader changed within spans.
-	LeaderChanges func(spans []Span) int
+	// LeaderChanges returns how often the leader of a shard changed within spans,
+	// or any leader where the shard is "".
+	LeaderChanges func(shard string, spans []Span) int
 
 	Phases      []run.Phase // name, start and end are read
 	Faults      []Fault     // of the plan, all of them

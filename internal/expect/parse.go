@@ -3,6 +3,7 @@ package expect
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -246,8 +247,9 @@ func (p *parser) compare() (Sentence, error) {
 
 func (p *parser) textFrom(w word) string { return string([]rune(p.text)[w.start:]) }
 
-// metric = [ "service" | "response" ] quantile [ "(" op ")" ] [ "of" ( "service" | "response" ) ]
-// | counter [ "(" op ")" ] | "leader_changes" | "time_to_recover" "(" fault ")".
+// metric = [ "service" | "response" ] quantile [ "(" op ")" ] { "of" ( "service" | "response" | shard ) }
+// | counter [ "(" op ")" ] [ "of" shard ] | "leader_changes" [ "of" shard ] | "time_to_recover" "(" fault ")".
+// shard = "shard" number.
 func (p *parser) metric() (Metric, error) {
 	var m Metric
 	clock := p.peek()
@@ -260,7 +262,7 @@ func (p *parser) metric() (Metric, error) {
 	case timed && !isQuantile:
 		return m, p.wrong(w, oneOf(quantiles), quantiles...)
 	case m.Name == "leader_changes":
-		return m, nil
+		return m, p.of(&m, true)
 	case m.Name == "time_to_recover":
 		name, err := p.argument("a fault's kind or id, as in time_to_recover(disk.delay)", true, p.fault)
 		m.Fault = name
@@ -274,16 +276,37 @@ func (p *parser) metric() (Metric, error) {
 	if op != "" {
 		m.Op = op
 	}
-	if of := p.peek(); isQuantile && p.accept("of") {
-		if timed {
-			return m, p.invalid(of, of, clock.text+" was said before")
+	return m, p.of(&m, timed || !isQuantile)
+}
+
+// of reads what narrows a metric: a shard, and where the clock is not told yet,
+// service or response.
+func (p *parser) of(m *Metric, timed bool) error {
+	for p.accept("of") {
+		w := p.take()
+		switch {
+		case w.text == "shard" && m.Shard == "":
+			n := p.take()
+			if v, err := strconv.Atoi(n.text); err != nil || v < 0 || strconv.Itoa(v) != n.text {
+				return p.wrong(n, "a shard's number, as in of shard 1")
+			}
+			m.Shard = n.text
+		case w.text == "shard":
+			return p.invalid(w, w, "a shard was named before")
+		case timed && (w.text == "service" || w.text == "response"):
+			if _, isQuantile := m.quantile(); isQuantile {
+				return p.invalid(w, w, "service or response was said before")
+			}
+			return p.wrong(w, "a shard, as in of shard 1", "shard")
+		case w.text == "service" || w.text == "response":
+			timed, m.Service = true, w.text == "service"
+		case timed:
+			return p.wrong(w, "a shard, as in of shard 1", "shard")
+		default:
+			return p.wrong(w, "service, response or a shard, as in of shard 1", "service", "response", "shard")
 		}
-		if clock = p.peek(); !p.accept("service", "response") {
-			return m, p.wrong(clock, "service or response", "service", "response")
-		}
-		m.Service = clock.text == "service"
 	}
-	return m, nil
+	return nil
 }
 
 // argument = "(" word ")".

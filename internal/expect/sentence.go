@@ -45,6 +45,7 @@ type Metric struct {
 	Name    string // p50, p90, p99, p999, max, throughput, errors, unknown, fails, leader_changes, time_to_recover
 	Op      string // get, put, ..., all; "" where it has no meaning
 	Service bool   // latency from call to return; else from due to return
+	Shard   string // only operations on keys of this shard, or its leaders; "" for all
 	Fault   string // of time_to_recover: a kind or an id
 }
 
@@ -164,8 +165,17 @@ func (m Metric) String() string {
 	case m.Op != "" && m.Op != "all":
 		b.WriteString("(" + m.Op + ")")
 	}
-	return b.String()
+	return b.String() + m.ofShard()
 }
+
+func (m Metric) ofShard() string {
+	if m.Shard == "" {
+		return ""
+	}
+	return " of shard " + m.Shard
+}
+
+func (m Metric) ops() Ops { return Ops{m.Op, m.Shard} }
 
 func (p Period) String() string {
 	if p.Name == "" {

@@ -21,6 +21,7 @@ import (
 	"brownout/internal/history"
 	"brownout/internal/plan"
 	"brownout/internal/run"
+	"brownout/kvserver/slots"
 )
 
 var update = flag.Bool("update", false, "write testdata again; look at what changed before committing it")
@@ -394,6 +395,43 @@ func TestLeaderChangesCountFromTheStartOfTheLoad(t *testing.T) {
 	}
 	if got := judged(t, st.files(t)).LeaderChanges; got != 3 {
 		t.Errorf("leader changes = %d, want 3", got)
+	}
+}
+
+// TestNumbersOfAShard has only the keys of one shard slow while the fault lasts.
+func TestNumbersOfAShard(t *testing.T) {
+	st := healthy()
+	sharded(st)
+	slow := slots.ShardOf(st.ops[0].Key, 3)
+	for i := range st.ops {
+		o := &st.ops[i]
+		if o.Due >= 5*s && o.Due < 8*s {
+			took := 3 * ms
+			if slots.ShardOf(o.Key, 3) == slow {
+				took = 30 * ms
+			}
+			o.Return = o.Call + took
+		}
+	}
+	st.plan.Expect = nil
+	for shard := range 3 {
+		st.plan.Expect = append(st.plan.Expect, plan.Expectation{Text: fmt.Sprintf("p50(put) of shard %d during disk.delay < 20ms", shard), Line: 30 + shard, Col: 5})
+	}
+	seen := map[run.Verdict]int{}
+	for shard, e := range judged(t, st.files(t)).Expectations {
+		want := run.Pass
+		if shard == slow {
+			want = run.Fail
+		}
+		if e.Verdict == run.Inconclusive && strings.Contains(e.Why, "no put operation") || strings.Contains(e.Why, "only 0") {
+			continue // five keys need not be on all shards
+		}
+		if seen[e.Verdict]++; e.Verdict != want {
+			t.Errorf("%s: %s (%s), want %s", e.Text, e.Verdict, e.Why, want)
+		}
+	}
+	if seen[run.Fail] != 1 || seen[run.Pass] == 0 {
+		t.Errorf("verdicts %v, want one fail and some passes", seen)
 	}
 }
 

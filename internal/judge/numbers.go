@@ -2,11 +2,13 @@ package judge
 
 import (
 	"slices"
+	"strconv"
 
 	"brownout/internal/expect"
 	"brownout/internal/history"
 	"brownout/internal/run"
 	"brownout/internal/stats"
+	"brownout/kvserver/slots"
 )
 
 // numbersOf gives the sentences of expect what they ask for, always computed
@@ -30,13 +32,21 @@ func in(spans []expect.Span, t int64) bool {
 	return slices.ContainsFunc(spans, func(s expect.Span) bool { return t >= s.Start && t < s.End })
 }
 
-func of(op string, o *history.Op) bool { return op == allKinds || op == string(o.Kind) }
+// of returns whether an operation is one of ops.
+func (rec *record) of(ops expect.Ops) func(o *history.Op) bool {
+	shards := rec.plan.Target.Shards()
+	shard, err := strconv.Atoi(ops.Shard)
+	return func(o *history.Op) bool {
+		return (ops.Kind == allKinds || ops.Kind == string(o.Kind)) && (err != nil || slots.ShardOf(o.Key, shards) == shard)
+	}
+}
 
-func (rec *record) quantile(op string, service bool, q float64, spans []expect.Span) (ns, n int64) {
+func (rec *record) quantile(ops expect.Ops, service bool, q float64, spans []expect.Span) (ns, n int64) {
 	var h stats.Hist
+	of := rec.of(ops)
 	for i := range rec.ops {
 		o := &rec.ops[i]
-		if !of(op, o) || !in(spans, o.Due) {
+		if !of(o) || !in(spans, o.Due) {
 			continue
 		}
 		if service {
@@ -48,11 +58,12 @@ func (rec *record) quantile(op string, service bool, q float64, spans []expect.S
 	return h.Quantile(q), h.N()
 }
 
-func (rec *record) count(op string, spans []expect.Span) expect.Counts {
+func (rec *record) count(ops expect.Ops, spans []expect.Span) expect.Counts {
 	var c expect.Counts
+	of := rec.of(ops)
 	for i := range rec.ops {
 		o := &rec.ops[i]
-		if !of(op, o) || !in(spans, o.Due) {
+		if !of(o) || !in(spans, o.Due) {
 			continue
 		}
 		switch o.Outcome {
@@ -67,10 +78,11 @@ func (rec *record) count(op string, spans []expect.Span) expect.Counts {
 	return c
 }
 
-func (rec *record) completed(op string, spans []expect.Span) int64 {
+func (rec *record) completed(ops expect.Ops, spans []expect.Span) int64 {
 	n := int64(0)
+	of := rec.of(ops)
 	for i := range rec.ops {
-		if o := &rec.ops[i]; o.Outcome == history.OK && of(op, o) && in(spans, o.Return) {
+		if o := &rec.ops[i]; o.Outcome == history.OK && of(o) && in(spans, o.Return) {
 			n++
 		}
 	}
@@ -78,9 +90,8 @@ func (rec *record) completed(op string, spans []expect.Span) int64 {
 }
 
 // leaderChanges returns when a leader of another term, or another node, took
-// over, from the start of the workload on. The first election is no change.
-func (rec *record) leaderChanges() []int64 {
-	var at []int64
+// over, by shard, from the start of the workload on. The first election is no change.
+func (rec *record) leaderChanges() (out []change) {
 	type reign struct {
 		node string
 		term float64
@@ -92,17 +103,23 @@ func (rec *record) leaderChanges() []int64 {
 		}
 		shard, now := number(e.Data, "shard"), reign{e.Node, number(e.Data, "term")}
 		if was, led := last[shard]; led && now != was && e.T >= 0 {
-			at = append(at, e.T)
+			out = append(out, change{e.T, strconv.Itoa(int(shard))})
 		}
 		last[shard] = now
 	}
-	return at
+	return out
 }
 
-func (rec *record) changesIn(spans []expect.Span) int {
+// A change of a shard's leader.
+type change struct {
+	at    int64
+	shard string
+}
+
+func (rec *record) changesIn(shard string, spans []expect.Span) int {
 	n := 0
-	for _, t := range rec.leaderChanges() {
-		if in(spans, t) {
+	for _, c := range rec.leaderChanges() {
+		if in(spans, c.at) && (shard == "" || shard == c.shard) {
 			n++
 		}
 	}
