@@ -35,6 +35,9 @@ func (s *Switch) congest(p *port, tenant *os.File) (string, error) {
 		if err == nil {
 			err = p.conn.RouteCongestion(p.eth0, prefix, want)
 		}
+		if err == nil { // a tenant's connections to itself
+			err = p.conn.LocalCongestion(p.eth0, prefix.Addr(), want)
+		}
 	}
 	switch {
 	case err == nil:

@@ -35,8 +35,11 @@ type ending struct {
 	near, far error // what the two programs were told
 }
 
-// reset reports whether the far end got RST, and not a polite end.
-func (e ending) reset() bool { return errors.Is(e.far, syscall.ECONNRESET) }
+// reset reports whether the far end got RST, and not a polite end; where both
+// ends are reset, its own kernel may have ended it before.
+func (e ending) reset(both bool) bool {
+	return errors.Is(e.far, syscall.ECONNRESET) || both && errors.Is(e.far, syscall.ECONNABORTED)
+}
 
 const (
 	canaryPace   = 20 * time.Millisecond

@@ -108,7 +108,7 @@ func (m *rateMeter) Baseline(ctx context.Context) (Reading, error) {
 	}
 	var w spans
 	w.add(m.began, time.Now())
-	got := m.rates(w, 0)
+	got := m.rates(w)
 	if m.before = median(got); m.before == 0 {
 		return Reading{}, errors.New("no train of probes arrived")
 	}
@@ -137,15 +137,16 @@ func (m *rateMeter) train(i int) {
 	m.starts[i] = append(m.starts[i], t)
 }
 
-// rates are what the trains say that were sent within w and had patience to arrive.
-func (m *rateMeter) rates(w spans, patience time.Duration) (out []float64) {
+// rates are what the trains say that were sent, and came in, within one span of
+// w: how long they waited in the queue does not matter.
+func (m *rateMeter) rates(w spans) (out []float64) {
 	for i := range m.links {
-		out = append(out, m.ratesOf(i, w, patience)...)
+		out = append(out, m.ratesOf(i, w)...)
 	}
 	return out
 }
 
-func (m *rateMeter) ratesOf(i int, w spans, patience time.Duration) (out []float64) {
+func (m *rateMeter) ratesOf(i int, w spans) (out []float64) {
 	m.mu.Lock()
 	starts := slices.Clone(m.starts[i])
 	m.mu.Unlock()
@@ -154,10 +155,12 @@ func (m *rateMeter) ratesOf(i int, w spans, patience time.Duration) (out []float
 	defer m.probes.mu.Unlock()
 	for _, t := range starts {
 		at := int(t.first) - int(m.probes.first[i])
-		if at < 0 || at+m.count > len(m.probes.sent[i]) || !w.hold(t.sent, t.sent.Add(patience)) {
+		if at < 0 || at+m.count > len(m.probes.sent[i]) {
 			continue
 		}
-		if r, ok := dispersion(m.probes.sent[i][at:at+m.count], m.size+headers); ok {
+		run := m.probes.sent[i][at : at+m.count]
+		took := quantile(delays(run), 1)
+		if r, ok := dispersion(run, m.size+headers); ok && w.hold(t.sent, t.sent.Add(took)) {
 			out = append(out, r)
 		}
 	}
@@ -213,9 +216,7 @@ func (m *rateMeter) tolerance(got []float64) float64 {
 func (m *rateMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
 	m.limit = d.Float("limit_bits_per_s")
 	m.watch(ctx)
-	queue := max(float64(queueOf(d)), float64(m.count*(m.size+headers)))
-	patience := min(time.Duration(queue*8/m.limit*float64(time.Second))+arriveBy, m.looks.length()/2)
-	all := m.rates(m.looks, patience)
+	all := m.rates(m.looks)
 	m.probes.mu.Lock()
 	bytes := m.probes.bytes
 	m.probes.mu.Unlock()
@@ -227,7 +228,7 @@ func (m *rateMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 		bad = append(bad, fmt.Sprintf("trains leave this host at %s at best, too slow to tell", rate(m.before)))
 	}
 	for i, l := range m.links {
-		got := m.ratesOf(i, m.looks, patience)
+		got := m.ratesOf(i, m.looks)
 		tol := m.tolerance(got)
 		switch r := median(got); {
 		case len(got) < rateTrains:
@@ -247,11 +248,11 @@ func (m *rateMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 		sleep(ctx, 30*time.Millisecond)
 	}
 	w.add(from, time.Now())
-	all := m.rates(w, 0)
+	all := m.rates(w)
 	values := Reading{map[string]any{"bits_per_s": median(all), "n": len(all)}}
 	for i, l := range m.links {
 		need := min(2*m.limit, (m.before+m.limit)/2)
-		if got := median(m.ratesOf(i, w, 0)); got < need || got == 0 {
+		if got := median(m.ratesOf(i, w)); got < need || got == 0 {
 			return values, Answer{false, fmt.Sprintf("%s: %s, less than %s (n=%d)", l, rate(got), rate(need), len(all))}, nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"brownout/internal/sys/tcpdiag"
@@ -160,9 +161,10 @@ func (m *resetMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 	var bad []string
 	for _, c := range m.flock.birds {
 		n := 0
+		both := slices.Contains(m.links, Link{c.link.To, c.link.From})
 		c.mu.Lock()
 		for _, e := range c.ends {
-			if e.reset() {
+			if e.reset(both) {
 				n++
 				continue
 			}

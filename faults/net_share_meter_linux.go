@@ -169,11 +169,13 @@ func (m *shareMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 		all.k, all.n = all.k+s.k, all.n+s.n
 		way = append(way, delays(seen)...)
 		expect := m.kind.expected(m.want)
-		if m.kind.word == kindLost.word {
+		err := m.stretch * sigma(expect, s.n)
+		if m.kind.word == kindLost.word { // what was lost before is known no better than it was measured
 			expect = m.before[i].and(m.want)
+			err = math.Hypot(m.stretch*sigma(expect, s.n), sigma(m.before[i].of(), m.before[i].n))
 		}
 		want += expect * float64(s.n)
-		tol := 4*m.stretch*sigma(expect, s.n) + shareLeast
+		tol := 4*err + shareLeast
 		switch {
 		case len(m.base[i]) == 0:
 			bad = append(bad, fmt.Sprintf("%s: no probe arrived before the fault", l))

@@ -229,7 +229,11 @@ func (f *Fault) checkNet() (out []problem) {
 	bad := func(name, format string, args ...any) {
 		out = append(out, problem{path: join(f.Kind, name), msg: fmt.Sprintf(format, args...)})
 	}
-	switch p := f.Params; f.Kind {
+	p := f.Params
+	if add := p.Duration("add"); (f.Kind == "net.delay" || f.Kind == "net.reorder") && f.For > 0 && add >= f.For {
+		bad("add", "no packet that is held for %s arrives within the %s of the fault, so nobody could see it", quantity.Duration(add), quantity.Duration(f.For))
+	}
+	switch f.Kind {
 	case "net.delay":
 		add, jitter := p.Duration("add"), p.Duration("jitter")
 		// Half of a normal or Pareto jitter lies below add, though most of it not far.

@@ -25,6 +25,7 @@ func TestNetworkFaultsThatCannotBe(t *testing.T) {
 		{"net.delay: {from: leader, add: 5ms, provider: frog}", "wire, netem"},
 		{"net.partition: {isolate: leader, provider: netem}", "ebpf"},
 		{"net.rate: {from: leader, limit: 1Mbit/s, queue: 64KiB, queue_time: 1s}", "two ways to say one thing"},
+		{"net.delay: {from: leader, add: 60s}", "nobody could see it"},
 		{"net.loss: {from: leader}", "none of percent"},
 		{"net.loss: {from: leader, percent: 101%}", "101%"},
 		{"net.loss: {from: leader, percent: 5%, every: 3}", "two ways"},

@@ -5,7 +5,7 @@ var netTCPKinds = []Kind{
 	{
 		Name: "net.reset", Doc: "reset the established TCP connections of a link",
 		Mechanism: "the sending node's kernel destroys its sockets (SOCK_DESTROY of sock_diag): the other end gets RST, its own program an error",
-		Probe:     "TCP connections of the meter's own between the very namespaces, which must end with ECONNRESET at the far end; and the list of the real ones, of which none may be left",
+		Probe:     "TCP connections of the meter's own between the very namespaces, which must end with ECONNRESET at the far end, or aborted where both directions are reset; and the list of the real ones, of which none may be left",
 		Where:     Links, Instant: true, Params: []Param{
 			{Name: "every", Type: Duration, Min: "10ms", Max: "10m", Doc: "from reset to reset while the fault lasts; once if absent"},
 		},

@@ -323,3 +323,25 @@ func (c *Conn) RouteCongestion(index int, p netip.Prefix, congestion string) err
 	}
 	return nil
 }
+
+// LocalCongestion is RouteCongestion for connections of a namespace to an
+// address of its own.
+func (c *Conn) LocalCongestion(index int, a netip.Addr, congestion string) error {
+	r := &netlink.Route{
+		LinkIndex: index, Dst: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
+		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: unix.RTPROT_KERNEL, Congctl: congestion,
+	}
+	if a.Is4() {
+		r.Scope, r.Src = netlink.SCOPE_HOST, a.AsSlice()
+	} else {
+		r.Protocol = unix.RTPROT_STATIC // beside the kernel's, which cannot be replaced
+	}
+	err := c.h.RouteReplace(r)
+	if err == nil && a.Is6() {
+		err = c.h.RouteDel(&netlink.Route{LinkIndex: index, Dst: r.Dst, Table: r.Table, Type: r.Type, Protocol: unix.RTPROT_KERNEL})
+	}
+	if err != nil {
+		return fmt.Errorf("route to %s by %s: %w", a, congestion, err)
+	}
+	return nil
+}
