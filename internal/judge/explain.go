@@ -3,6 +3,7 @@ package judge
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"brownout/checker"
@@ -110,11 +111,33 @@ func (rec *record) splitBrain(c *checker.Conflict, shard int, byID map[int64]*hi
 	return false
 }
 
-// again is the command that repeats the run.
+// again is the command that repeats the run, with what its command line changed
+// of the scenario.
 func (rec *record) again() string {
 	name := strings.TrimPrefix(rec.plan.File, "builtin:")
 	if name == "" {
 		name = run.ScenarioFile
 	}
-	return fmt.Sprintf("brownout run %s --seed %d", name, rec.plan.Seed)
+	words := []string{"brownout", "run", quoted(name)}
+	changes := []string{"--set", "--nodes", "--target"}
+	argv := rec.manifest.Argv
+	for i, w := range argv {
+		flag, _, joined := strings.Cut(w, "=")
+		switch {
+		case !slices.Contains(changes, flag):
+		case joined:
+			words = append(words, quoted(w))
+		case i+1 < len(argv):
+			words = append(words, w, quoted(argv[i+1]))
+		}
+	}
+	return strings.Join(append(words, "--seed", fmt.Sprint(rec.plan.Seed)), " ")
+}
+
+// quoted makes a word one word for a shell.
+func quoted(w string) string {
+	if w != "" && !strings.ContainsAny(w, " \t\n'\"\\|&;<>()$`*?#~{}[]!") {
+		return w
+	}
+	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 }

@@ -338,6 +338,18 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// The command that repeats a run makes the same changes to its scenario.
+func TestARunCanBeRepeated(t *testing.T) {
+	st := healthy()
+	st.ops[420].Result = st.ops[400].Value
+	st.manifest.Argv = []string{"/opt/brownout", "run", "x.yaml", "--out", "o", "--set", "workload.load.rate=50% of max", "--nodes=5", "--keep", "--set", "a.b=it's"}
+	res := judged(t, st.files(t))
+	want := `brownout run slow-leader-disk.yaml --set 'workload.load.rate=50% of max' --nodes=5 --set 'a.b=it'\''s' --seed 7`
+	if v := res.Consistency.Violations; len(v) == 0 || v[0].Again != want {
+		t.Errorf("violations %+v, want again %s", v, want)
+	}
+}
+
 // A run that a violation ended says how soon, and its last phase ends there. If the
 // checker does not find it too, nothing is proven.
 func TestAStoppedRun(t *testing.T) {

@@ -390,7 +390,11 @@ func trust(b *bytes.Buffer, s style, r run.Result) {
 func Next(r run.Result) string {
 	switch {
 	case r.Verdict == run.Violation:
-		return fmt.Sprintf("look at the operations above in %s, or at the pictures in %s/; the nodes' logs are in %s/. The same plan again: --seed %d", run.HistoryFile, run.ViolationsDir, run.NodesDir, r.Seed)
+		again := fmt.Sprintf("--seed %d", r.Seed)
+		if v := r.Consistency.Violations; len(v) > 0 && v[0].Again != "" {
+			again = v[0].Again
+		}
+		return fmt.Sprintf("look at the operations above in %s, or at the pictures in %s/; the nodes' logs are in %s/. The same plan again: %s", run.HistoryFile, run.ViolationsDir, run.NodesDir, again)
 	case r.Verdict == run.Fail:
 		return fmt.Sprintf("compare the phases above; the nodes' logs are in %s/, samples in %s. The same plan again: --seed %d", run.NodesDir, run.TelemetryFile, r.Seed)
 	case r.Verdict != run.Inconclusive:
