@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ type Cluster struct {
 	cfg    Config
 	owner  undo.Owner
 	nodes  []*Node
+	boxes  []*Node       // the nodes, and the cache if there is one
 	groups *cgroup.Group // of the run, around those of the nodes
 	sw     *Switch
 	client *os.File
@@ -81,6 +83,9 @@ func Up(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	c := &Cluster{
 		cfg: cfg, nodes: newNodes(cfg.Dir, cfg.Nodes), mark: cfg.Journal.Mark(),
 		going: make(chan struct{}), mech: map[string]string{"disk": disk},
+	}
+	if c.boxes = slices.Clone(c.nodes); cfg.Cache {
+		c.boxes = append(c.boxes, newCache(cfg.Dir, c.nodes))
 	}
 	if c.owner, err = undo.Self(cfg.ID); err != nil {
 		return nil, err
@@ -138,7 +143,7 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 		return switchErr
 	})
 	uid, err := c.makeDirs()
-	for _, n := range c.nodes {
+	for _, n := range c.boxes {
 		if err == nil && c.cfg.Loop {
 			err = n.makeImage(ctx)
 		}
@@ -157,8 +162,8 @@ func (c *Cluster) build(ctx context.Context) (err error) {
 		return fmt.Errorf("make cgroups: %w", err)
 	}
 	lap("cgroups")
-	names := hosts(c.nodes, len(c.nodes))
-	for i, n := range c.nodes {
+	names := hosts(c.boxes, len(c.nodes))
+	for i, n := range c.boxes {
 		if ctx.Err() != nil {
 			return nil // whoever failed says why
 		}
@@ -224,14 +229,14 @@ func (c *Cluster) lapTimer() func(stage string) {
 func (c *Cluster) makeDirs() (uid int, err error) {
 	uid = uidBase
 	c.note("uid", fmt.Sprintf("own, from %d", uidBase))
-	for i, n := range c.nodes {
+	for i, n := range c.boxes {
 		err := n.makeDirs(uid + i)
 		if c.cfg.noUsers {
 			err = syscall.EPERM
 		}
 		if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPERM) {
 			c.note("uid", fmt.Sprintf("root without capabilities (%v)", err))
-			for _, n := range c.nodes {
+			for _, n := range c.boxes {
 				if err := n.makeDirs(0); err != nil {
 					return 0, err
 				}
@@ -255,10 +260,10 @@ func (c *Cluster) makeGroups() (err error) {
 	if c.groups, err = host.Create(c.owner.String()); err != nil {
 		return err
 	}
-	if err := weigh(c.groups, len(c.nodes)); err != nil {
+	if err := weigh(c.groups, len(c.boxes)); err != nil {
 		c.note("cpu weight", err.Error()) // nodes come short on a busy host, which the host's noise tells
 	}
-	for _, n := range c.nodes {
+	for _, n := range c.boxes {
 		n.box = box{c: c, waiting: map[int]chan report{}}
 		if n.box.group, err = c.groups.Child(n.name); err != nil {
 			return err
@@ -292,9 +297,12 @@ func (c *Cluster) Group() *cgroup.Group { return c.groups }
 // environment as [undo.RunEnv], so that they can be told from others' when they are orphans.
 func (c *Cluster) Owner() undo.Owner { return c.owner }
 
-// Node returns the node called name.
+// Boxes returns all nodes in order, and then the cache if there is one.
+func (c *Cluster) Boxes() []*Node { return c.boxes }
+
+// Node returns the node called name, which may be [CacheName].
 func (c *Cluster) Node(name string) (*Node, bool) {
-	for _, n := range c.nodes {
+	for _, n := range c.boxes {
 		if n.name == name {
 			return n, true
 		}
@@ -388,15 +396,15 @@ func (c *Cluster) takeDown(ctx context.Context) error {
 	defer cancel()
 	c.goOnce.Do(func() { close(c.going) })
 	var errs []error
-	for _, n := range c.nodes {
+	for _, n := range c.boxes {
 		n.box.thaw(ctx)
 	}
-	for _, n := range c.nodes {
+	for _, n := range c.boxes {
 		if n.box.init != nil {
 			_ = n.box.init.Process.Kill() // with init dies all that is in its PID namespace
 		}
 	}
-	for _, n := range c.nodes {
+	for _, n := range c.boxes {
 		if n.box.init == nil {
 			continue
 		}
@@ -407,7 +415,7 @@ func (c *Cluster) takeDown(ctx context.Context) error {
 		}
 	}
 	errs = append(errs, c.closeSwitch())
-	for _, n := range c.nodes {
+	for _, n := range c.boxes {
 		if n.box.init != nil {
 			n.box.conn.Close()
 		}

@@ -24,6 +24,7 @@ type Config struct {
 	Dir    string // absolute run directory; nodes live in Dir/nodes/n1/{data/,stdout.log,stderr.log}
 	Nodes  int    // 1..25
 	Target Target // what runs on the nodes
+	Cache  bool   // beside the nodes, a box called cache, which is none of them; the target runs there, too
 	Exe    string // this binary, for helpers and as /bin/brownout on the nodes; default /proc/self/exe
 	Disk   string // slowfs: /data through our own filesystem, so that disks can be hurt (default); plain: without; any: slowfs if this host has it
 	// Passthrough lets reads and writes of slowfs go to the backing files

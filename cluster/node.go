@@ -9,6 +9,9 @@ import (
 // ClientName is the name of the load generator's own place on the switch.
 const ClientName = "client"
 
+// CacheName is the name of the box beside the nodes, where a cluster has one.
+const CacheName = "cache"
+
 // A Node is a box with a program in it: namespaces, a cgroup, a disk, an
 // address. Its accessors are plain facts that hold for the cluster's life; what
 // can wait takes a context.
@@ -16,7 +19,8 @@ type Node struct {
 	name  string
 	index int
 	dir   string  // of its logs and data, on the host
-	nodes []*Node // the whole cluster, n included
+	nodes []*Node // the whole cluster, n included; of the cache, itself
+	cache *Node   // beside them; nil if there is none
 	box   box
 }
 
@@ -38,10 +42,23 @@ func newNodes(dir string, count int) []*Node {
 	return nodes
 }
 
+// newCache puts a cache beside nodes: on the switch, behind them and the client.
+func newCache(dir string, nodes []*Node) *Node {
+	c := &Node{name: CacheName, index: len(nodes) + 1, dir: filepath.Join(dir, "nodes", CacheName)}
+	c.nodes = []*Node{c}
+	for _, n := range nodes {
+		n.cache = c
+	}
+	return c
+}
+
+// Cache is the box beside the nodes that they may use, nil if there is none.
+func (n *Node) Cache() *Node { return n.cache }
+
 // Name is n1, n2, ... It is also the node's host name, known to all nodes and to the client.
 func (n *Node) Name() string { return n.name }
 
-// Index counts from 0. It is also the node's port on the switch; see [Cluster.Index].
+// Index counts from 0; the cache's is behind those of the nodes and of the client. It is also the node's port on the switch; see [Cluster.Index].
 func (n *Node) Index() int { return n.index }
 
 // Peers returns all nodes of the cluster in order, n included.

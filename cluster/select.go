@@ -9,7 +9,7 @@ import (
 )
 
 // SelectorWords are the words of a selector, for error messages and documentation.
-const SelectorWords = "n1 (or n1,n2), all, leader, follower, one follower, followers, all but leader (each with of shard 1), minority, majority, client"
+const SelectorWords = "n1 (or n1,n2), all, leader, follower, one follower, followers, all but leader (each with of shard 1), minority, majority, client, cache"
 
 // Select says which nodes the words of a selector mean, given what the nodes
 // say of themselves now. The names are in the nodes' order and all different.
@@ -23,6 +23,7 @@ const SelectorWords = "n1 (or n1,n2), all, leader, follower, one follower, follo
 //	minority          the most nodes that a quorum can do without, drawn from all
 //	majority          a smallest quorum, drawn from all
 //	client            the load generator's place on the network, which is no node
+//	cache             the box beside the nodes, which is none of them
 //
 // Where the nodes have several shards, the words for roles are about shard 0
 // unless "of shard N" follows them, as in "leader of shard 2".
@@ -107,8 +108,8 @@ func selectWord(word string, st []Status, rng *rand.Rand) ([]string, error) {
 		return draw(everyone, (len(everyone)-1)/2, rng), nil
 	case "majority":
 		return draw(everyone, len(everyone)/2+1, rng), nil
-	case ClientName:
-		return []string{ClientName}, nil
+	case ClientName, CacheName:
+		return []string{word}, nil
 	}
 	return nil, fmt.Errorf("%q is neither a node (%s) nor a word of: %s", word, strings.Join(everyone, " "), SelectorWords)
 }

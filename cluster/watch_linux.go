@@ -30,6 +30,11 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 		}
 		if agreed(st) {
 			c.saw(st)
+			for _, n := range c.boxes[len(c.nodes):] {
+				if err := n.WaitReady(ctx); err != nil {
+					return err
+				}
+			}
 			return nil
 		}
 		for i, n := range c.nodes {

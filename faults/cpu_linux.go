@@ -214,7 +214,7 @@ const (
 func (b *bench) watchDemand(ctx context.Context) {
 	for ctx.Err() == nil {
 		m := usageMark{time.Now(), map[string]time.Duration{}}
-		for _, n := range b.Cluster.Nodes() {
+		for _, n := range b.Cluster.Boxes() {
 			if u, err := n.Group().CPUUsage(); err == nil {
 				m.used[n.Name()] = u
 			}

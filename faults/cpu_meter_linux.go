@@ -373,7 +373,7 @@ func (m *takeMeter) shares(n *cluster.Node) (s sharesOf, err error) {
 	if s.others, err = m.b.Cluster.Group().CPUUsage(); err != nil {
 		return s, err
 	}
-	for _, o := range m.b.Cluster.Nodes() {
+	for _, o := range m.b.Cluster.Boxes() {
 		used, err := o.Group().CPUUsage()
 		if err != nil {
 			return s, err

@@ -65,11 +65,11 @@ func (m *lockMeter) Baseline(ctx context.Context) (_ Reading, err error) {
 	if m.nodes, err = m.b.nodes(m.names); err != nil {
 		return Reading{}, err
 	}
-	var all []netip.Addr
-	for _, n := range m.b.Cluster.Nodes() {
-		all = append(all, n.IP4())
-	}
 	for _, n := range m.nodes {
+		var all []netip.Addr
+		for _, p := range n.Peers() {
+			all = append(all, p.IP4())
+		}
 		m.probes = append(m.probes, startLockProbe(m.b.Cluster.ClientNetNS(), n.IP4(), all, m.pause))
 	}
 	from, locks, err := m.locks(ctx)

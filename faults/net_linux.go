@@ -117,7 +117,7 @@ func (b *bench) applyProfile(ctx context.Context) error {
 		return nil
 	}
 	names := []string{cluster.ClientName}
-	for _, n := range b.Cluster.Nodes() {
+	for _, n := range b.Cluster.Boxes() {
 		names = append(names, n.Name())
 	}
 	b.links.mu.Lock()

@@ -324,7 +324,7 @@ func meterPartition(b *bench, site Site, _ Dose) (Meter, error) {
 		return nil, err
 	}
 	names := []string{cluster.ClientName}
-	for _, n := range b.Cluster.Nodes() {
+	for _, n := range b.Cluster.Boxes() {
 		names = append(names, n.Name())
 	}
 	m.others = slices.DeleteFunc(appendLinks(nil, names, names), func(l Link) bool { return slices.Contains(m.links, l) })

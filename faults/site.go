@@ -270,7 +270,7 @@ func selector(f plan.Fault) string {
 
 // byName matches selectors that mean the same nodes at all times.
 var byName = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(|all|client|every pair|n[0-9]+(\s*[,|]\s*(n[0-9]+|client))*)$`)
+	return regexp.MustCompile(`^(|all|client|cache|every pair|n[0-9]+(\s*[,|]\s*(n[0-9]+|client|cache))*)$`)
 })
 
 // roleBound reports whether the fault's selectors may mean other nodes when

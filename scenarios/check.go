@@ -47,6 +47,8 @@ func (s *Scenario) problems() (out []problem) {
 		out = append(out, problem{path: "target.nodes", msg: fmt.Sprintf("%d nodes; a cluster has 1 to %d", s.Target.Nodes, maxNodes)})
 	}
 	out = append(out, checkConfig(s.Target.Config)...)
+	_, p := checkSettings("target.downstream.", downstreamConfig, s.Target.Downstream)
+	out = append(out, p...)
 	out = append(out, networkProblems(s.Network)...)
 	out = append(out, s.Workload.problems(s.Target.Nodes)...)
 	out = append(out, s.Timeline.problems(s.Target.extent())...)
@@ -369,9 +371,11 @@ func (f *Fault) checkLinks(k plan.Kind, in extent) (out []problem) {
 		out = append(out, problem{path: "to", msg: fmt.Sprintf("there is no link from %s to itself", from)})
 	case f.From == wordClient && f.To == wordClient:
 		out = append(out, problem{path: "to", msg: "there is no link from client to client"})
+	case f.From == wordCache && f.To == wordCache:
+		out = append(out, problem{path: "to", msg: "there is no link from cache to cache"})
 	case f.From == f.To && strings.HasPrefix(f.From, "leader"):
 		out = append(out, problem{path: "to", msg: "there is one leader, and no link from it to itself"})
-	case in.nodes == 1 && f.From != wordClient && f.To != wordClient && (f.Plane == "" || f.Plane == "peer"):
+	case in.nodes == 1 && f.From != wordClient && f.To != wordClient && f.From != wordCache && f.To != wordCache && (f.Plane == "" || f.Plane == "peer"):
 		out = append(out, problem{path: "", msg: "one node has no links to others", hint: "plane: client, or more nodes", needs: []string{"target.nodes"}})
 	}
 	return out

@@ -89,22 +89,40 @@ func (c setting) spec(store func(string)) *spec {
 	return &spec{doc: c.doc + " (default " + c.defaultValue + ")", leaf: l}
 }
 
-// checkConfig says what is wrong with the settings of a literal, and with those
-// of a file together.
-func checkConfig(config map[string]string) (out []problem) {
-	times := map[string]time.Duration{}
+// downstreamConfig are the settings by which kvserver's nodes write through to a cache.
+var downstreamConfig = []setting{
+	{name: "timeout", time: true, least: int64(time.Millisecond), most: int64(time.Minute), defaultValue: "200ms", doc: "of one attempt"},
+	{name: "retries", least: 0, most: 100, defaultValue: "0", doc: "attempts after the first"},
+	{name: "backoff", time: true, least: 1, most: int64(time.Minute), defaultValue: "20ms", doc: "before the first of them, then twice as long each time"},
+	{name: "on_error", words: []string{"fail", "ignore"}, defaultValue: "fail", doc: "what a client is told when all have failed: that its write is unknown, or that all is well"},
+	{name: "mode", words: []string{"sync", "async"}, defaultValue: "sync", doc: "whether a client's answer waits for it"},
+}
+
+// checkSettings says what is wrong with each of some settings, and returns the
+// durations among them.
+func checkSettings(path string, known []setting, config map[string]string) (times map[string]time.Duration, out []problem) {
+	times = map[string]time.Duration{}
 	for _, name := range sortedKeys(config) {
-		path := "target.config." + name
-		i := slices.IndexFunc(kvserverConfig, func(c setting) bool { return c.name == name })
+		i := slices.IndexFunc(known, func(c setting) bool { return c.name == name })
 		if i < 0 {
-			out = append(out, problem{path: path, msg: fmt.Sprintf("unknown setting %q of %s", name, kvserver)})
+			out = append(out, problem{path: path + name, msg: fmt.Sprintf("unknown setting %q of %s", name, kvserver)})
 			continue
 		}
-		if _, err := kvserverConfig[i].canonical(config[name]); err != nil {
-			out = append(out, problem{path: path, msg: err.Error()})
-		} else if kvserverConfig[i].time {
+		if _, err := known[i].canonical(config[name]); err != nil {
+			out = append(out, problem{path: path + name, msg: err.Error()})
+		} else if known[i].time {
 			times[name], _ = quantity.ParseDuration(config[name]) // canonical has parsed it
 		}
+	}
+	return times, out
+}
+
+// checkConfig says what is wrong with the settings of a literal, and with those
+// of a file together.
+func checkConfig(config map[string]string) []problem {
+	times, out := checkSettings("target.config.", kvserverConfig, config)
+	if config["lock_shards"] != "" && config["lock"] != "sharded" {
+		out = append(out, problem{path: "target.config.lock_shards", msg: "lock_shards are locks of lock: sharded"})
 	}
 	if b := config["bug"]; b != "" && b != "none" && config["allow_bugs"] != "true" {
 		out = append(out, problem{path: "target.config.bug", msg: fmt.Sprintf("%s is a planted bug, which allow_bugs: true must allow", b)})

@@ -32,7 +32,7 @@ func resolve(s *Scenario, seed uint64, version string, describe func(plan.Load, 
 	p := &plan.Plan{
 		Schema: plan.Schema, Scenario: full.Name, File: full.File, SHA256: full.Hash,
 		Seed: seed, Version: version,
-		Target:  plan.Target{Kind: full.Target.Kind, Nodes: full.Target.Nodes, Config: full.Target.Config},
+		Target:  plan.Target{Kind: full.Target.Kind, Nodes: full.Target.Nodes, Config: full.Target.Config, Downstream: full.Target.Downstream},
 		Network: full.Network, Load: full.load(),
 		Faults: []plan.Fault{}, Expect: []plan.Expectation{},
 	}

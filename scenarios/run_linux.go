@@ -155,7 +155,7 @@ func (s *session) setup(ctx context.Context) error {
 	}
 	began := time.Now()
 	s.cluster, err = cluster.Up(ctx, cluster.Config{
-		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: s.target, Exe: s.Exe,
+		ID: s.Short, Dir: s.Dir, Nodes: s.Plan.Target.Nodes, Target: s.target, Cache: s.Plan.Target.Downstream != nil, Exe: s.Exe,
 		Journal: s.journal, Emit: s.events.emit, Seed: s.Plan.Seed, MTU: s.Plan.Network.MTU, Congestion: s.Plan.Network.Congestion,
 		Disk: diskFor(s.Plan.Faults), Passthrough: !touchesData(s.Plan.Faults), Trap: trapFor(s.Plan.Faults),
 		Block: faults.BlockFor(s.Plan.Faults), Loop: wantsLoop(s.Plan.Faults),

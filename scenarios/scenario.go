@@ -28,6 +28,8 @@ type Target struct {
 	Kind   string            // default kvserver
 	Nodes  int               // default 3
 	Config map[string]string // see the target's fields in the schema
+
+	Downstream map[string]string // a cache that nodes write through to, and how; nil: none
 }
 
 // Workload is what clients do.

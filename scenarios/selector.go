@@ -22,22 +22,29 @@ const (
 	wordClient    = "client"     // links: the load generator's place
 	wordEveryPair = "every pair" // from or to
 	wordOthers    = "others"     // the last group of a split
+	wordCache     = "cache"      // what nodes write through to, where they do
 )
 
-// An extent is what selectors are held against: how many nodes there are, and
-// how many shards. inExtent are the fields that decide it.
-type extent struct{ nodes, shards int }
+// An extent is what selectors are held against: how many nodes there are, how
+// many shards, and whether there is a cache. inExtent are the fields that decide it.
+type extent struct {
+	nodes, shards int
+	cache         bool
+}
 
-var inExtent = []string{"target.nodes", "target.config.shards"}
+var inExtent = []string{"target.nodes", "target.config.shards", "target.downstream"}
 
 func (t Target) extent() extent {
-	return extent{t.Nodes, plan.Target{Config: t.Config}.Shards()}
+	return extent{t.Nodes, plan.Target{Config: t.Config}.Shards(), t.Downstream != nil}
 }
 
 // checkSelector says what is wrong with one selector in a cluster; extra are
 // words beyond [selectorWords].
 func checkSelector(words string, in extent, extra ...string) error {
 	known := slices.Concat(selectorWords, extra)
+	if in.cache {
+		known = append(known, wordCache)
+	}
 	seen := map[string]bool{}
 	for _, w := range strings.Split(words, ",") {
 		w = strings.Join(strings.Fields(w), " ")
@@ -59,6 +66,9 @@ func checkSelector(words string, in extent, extra ...string) error {
 				return err
 			}
 			w = role
+		}
+		if w == wordCache && !in.cache {
+			return &hinted{"there is no cache: the nodes write through to nothing", "target.downstream makes one"}
 		}
 		if !slices.Contains(known, w) {
 			hint := nearest.Hint(strings.ToLower(w), append(known, "n1", "n2", "n3"))

@@ -161,7 +161,7 @@ func serve(ctx context.Context, dir, id string, wait time.Duration, ready *os.Fi
 	c := clock.At(clock.Raw())
 	events.start(c)
 	cl, err := cluster.Up(ctx, cluster.Config{
-		ID: id, Dir: dir, Nodes: p.Target.Nodes, Target: target, Exe: "/proc/self/exe",
+		ID: id, Dir: dir, Nodes: p.Target.Nodes, Target: target, Cache: p.Target.Downstream != nil, Exe: "/proc/self/exe",
 		Journal: journal, Emit: events.emit, Ready: wait, Seed: p.Seed, Disk: cluster.DiskAny,
 		MTU: p.Network.MTU, Congestion: p.Network.Congestion,
 	})
@@ -197,7 +197,7 @@ const hostsFile = "hosts"
 
 func hostsOf(c *cluster.Cluster) []byte {
 	b := []byte("127.0.0.1 localhost\n::1 localhost ip6-localhost\n")
-	for _, n := range c.Nodes() {
+	for _, n := range c.Boxes() {
 		b = fmt.Appendf(b, "%s %s\n%s %s\n", n.IP4(), n.Name(), n.IP6(), n.Name())
 	}
 	return b

@@ -138,6 +138,10 @@ func targetShape(t *Target) *spec {
 			t.Config[c.name] = v
 		})})
 	}
+	downstream := &spec{doc: "a cache beside the nodes that the leader writes through to, after applying and before it answers; {} has one with all defaults", begin: func(*node) { t.Downstream = map[string]string{} }}
+	for _, c := range downstreamConfig {
+		downstream.fields = append(downstream.fields, field{c.name, false, c.spec(func(v string) { t.Downstream[c.name] = v })})
+	}
 	kind := text("what runs on the nodes", kvserver, &t.Kind)
 	kind.leaf.words = nil
 	kind.leaf.set = func(v string) error { t.Kind = v; return checkTarget(v) }
@@ -151,6 +155,7 @@ func targetShape(t *Target) *spec {
 			return nil
 		})},
 		{"config", false, config},
+		{"downstream", false, downstream},
 	}}
 }
 

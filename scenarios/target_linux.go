@@ -14,7 +14,11 @@ import (
 func targetFor(t plan.Target) (cluster.Target, error) {
 	switch t.Kind {
 	case "kvserver":
-		return systems.NewKVServer(t.Config)
+		kv, err := systems.NewKVServer(t.Config)
+		if err == nil && t.Downstream != nil {
+			err = kv.Through(t.Downstream)
+		}
+		return kv, err
 	}
 	return nil, fmt.Errorf("target.kind %q: this version runs kvserver", t.Kind)
 }

@@ -21,7 +21,7 @@ const noiseFor = 500 * time.Millisecond
 // the host did beyond it, somebody else did.
 func (s *session) ownCPU() time.Duration {
 	pids := []int{0}
-	for _, n := range s.cluster.Nodes() {
+	for _, n := range s.cluster.Boxes() {
 		pids = append(pids, n.InitPid())
 	}
 	if s.load != nil {
@@ -71,7 +71,7 @@ func (s *session) sample(ctx context.Context) (err error) {
 	for _, n := range s.cluster.Nodes() {
 		peers[n.IP4()], peers[n.IP6()] = n.Name(), n.Name()
 	}
-	for _, n := range s.cluster.Nodes() {
+	for _, n := range s.cluster.Boxes() {
 		src, closing, err := telemetry.NodeSources(s.nodeNumbers(n, peers))
 		if err != nil {
 			return err

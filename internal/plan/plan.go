@@ -35,6 +35,10 @@ type Target struct {
 	Kind   string            `json:"kind"` // kvserver
 	Nodes  int               `json:"nodes"`
 	Config map[string]string `json:"config,omitempty"` // the target's own words: log, reads, ...
+
+	// Downstream are the settings by which nodes write through to a cache, which
+	// has a box beside them; nil: there is none.
+	Downstream map[string]string `json:"downstream,omitzero"`
 }
 
 // Shards is how many Raft groups the target has: 1 unless its configuration says more.

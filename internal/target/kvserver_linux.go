@@ -40,6 +40,7 @@ const (
 // for those that are its own.
 type KVServer struct {
 	config  map[string]any
+	through map[string]any // the nodes' settings of downstream; nil: they write through to nothing
 	mu      sync.Mutex
 	clients map[string]*http.Client // by admin socket
 }
@@ -52,28 +53,53 @@ func NewKVServer(settings map[string]string) (*KVServer, error) {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		value := settings[name]
-		if slices.Contains([]string{"id", "dir", "client", "raft", "admin", "peers", "kick", "stages", "dumps"}, name) {
+		if slices.Contains([]string{"id", "dir", "client", "raft", "admin", "peers", "kick", "stages", "dumps", "downstream"}, name) {
 			errs = append(errs, fmt.Errorf("%s: is the cluster's to decide", name))
 			continue
 		}
-		t.config[name] = value
-		if n, err := strconv.ParseInt(value, 10, 64); err == nil {
-			t.config[name] = n
-		} else if b, err := strconv.ParseBool(value); err == nil {
-			t.config[name] = b
-		}
+		t.config[name] = typed(value)
 	}
-	probe, err := t.json([]peer{{"n1", netip.MustParseAddr("10.77.0.1")}}, 0)
-	if err != nil {
-		return nil, fmt.Errorf("target.config: %w", err)
-	}
-	if _, err := kvserver.ParseConfig(probe); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, t.check())
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("target.config: %w", err)
 	}
 	return t, nil
+}
+
+// Through has the nodes write through to the cluster's cache, with the settings
+// of kvserver's downstream but for its address. The cache is a kvserver of its own.
+func (t *KVServer) Through(settings map[string]string) error {
+	t.through = map[string]any{}
+	for name, value := range settings {
+		if name == "addr" {
+			return errors.New("target.downstream: addr: is the cluster's to decide")
+		}
+		t.through[name] = typed(value)
+	}
+	if err := t.check(); err != nil {
+		return fmt.Errorf("target.downstream: %w", err)
+	}
+	return nil
+}
+
+// typed is a setting as JSON has it.
+func typed(value string) any {
+	if n, err := strconv.ParseInt(value, 10, 64); err == nil {
+		return n
+	}
+	if b, err := strconv.ParseBool(value); err == nil {
+		return b
+	}
+	return value
+}
+
+// check says what kvserver says of the settings.
+func (t *KVServer) check() error {
+	probe, err := t.json([]peer{{"n1", netip.MustParseAddr("10.77.0.1")}}, 0, netip.MustParseAddr("10.77.0.3"))
+	if err == nil {
+		_, err = kvserver.ParseConfig(probe)
+	}
+	return err
 }
 
 // A peer is what the configuration needs of a node.
@@ -86,8 +112,8 @@ func hostPort(a netip.Addr, port int) string {
 	return net.JoinHostPort(a.String(), strconv.Itoa(port))
 }
 
-// json is the configuration of peer me.
-func (t *KVServer) json(peers []peer, me int) ([]byte, error) {
+// json is the configuration of peer me; cache is where they write through to.
+func (t *KVServer) json(peers []peer, me int, cache netip.Addr) ([]byte, error) {
 	c := maps.Clone(t.config)
 	all := make([]kvserver.Peer, len(peers))
 	for i, p := range peers {
@@ -98,7 +124,22 @@ func (t *KVServer) json(peers []peer, me int) ([]byte, error) {
 	shards, _ := c["shards"].(int64)
 	c["kick"] = me == 0 || shards > 1
 	c["stages"], c["dumps"] = kvStages, kvNotes
+	if t.through != nil {
+		down := maps.Clone(t.through)
+		down["addr"] = hostPort(cache, KVClientPort)
+		c["downstream"] = down
+	}
 	return json.MarshalIndent(c, "", "  ")
+}
+
+// cacheJSON is the configuration of the cache: one node that keeps nothing, and
+// whose requests are nobody's story.
+func cacheJSON(me peer) ([]byte, error) {
+	client, raft := hostPort(me.addr, KVClientPort), hostPort(me.addr, kvRaftPort)
+	return json.MarshalIndent(kvserver.Config{
+		ID: me.name, Dir: kvData, Admin: kvAdmin, Client: client, Raft: raft, Log: "memory", Kick: true, Dumps: kvNotes,
+		Peers: []kvserver.Peer{{ID: me.name, Raft: raft, Client: client}},
+	}, "", "  ")
 }
 
 // Command implements [cluster.Target].
@@ -107,7 +148,16 @@ func (t *KVServer) Command(n *cluster.Node) cluster.Command {
 	for _, p := range n.Peers() {
 		peers = append(peers, peer{p.Name(), p.IP4()})
 	}
-	config, err := t.json(peers, n.Index())
+	var config []byte
+	var err error
+	switch c := n.Cache(); {
+	case n.Name() == cluster.CacheName:
+		config, err = cacheJSON(peers[0])
+	case c != nil:
+		config, err = t.json(peers, n.Index(), c.IP4())
+	default:
+		config, err = t.json(peers, n.Index(), netip.Addr{}) // which no downstream has: kvserver says so
+	}
 	if err != nil {
 		config = fmt.Appendf(nil, "%q", err) // cannot happen: it was encoded before; kvserver would say what it is
 	}
