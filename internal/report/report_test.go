@@ -48,7 +48,7 @@ func passed() run.Result {
 		Durability:  run.Durability{Verdict: "ok", Acknowledged: 500_000},
 		Load:        run.Load{OfferedPerS: 20600, MaxPerS: 41200, Lateness: run.Quantiles{N: 600, P50: 50_000, P99: 400_000}, Verdict: "ok"},
 		Host:        run.Noise{Noise: "quiet", ForeignCPU: 0.04, FsyncP50: 900_000},
-		Wire:        run.Wire{Frames: 1234, LatenessP99: 90_000}, LeaderChanges: 1,
+		Wire:        run.Wire{Frames: 1234, LatenessP99: 90_000, LatenessMax: 7_200_000}, LeaderChanges: 1,
 	}
 }
 

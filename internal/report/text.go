@@ -15,6 +15,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"brownout/internal/run"
 )
@@ -374,16 +375,34 @@ func trust(b *bytes.Buffer, s style, r run.Result) {
 	h := r.Host
 	fmt.Fprintf(b, "  %s  others use %.0f %% of the CPU, fsync p50 %s\n", s.verdict(h.Noise, marks[h.Noise]+" host: "+h.Noise), h.ForeignCPU*100, Duration(h.FsyncP50))
 	if r.Wire.Frames > 0 {
-		lost := ""
-		if r.Wire.Lost > 0 {
-			lost = fmt.Sprintf("; it could not keep up and lost %d", r.Wire.Lost)
+		mark := " "
+		if r.Wire.LatenessMax > lateFlag.Nanoseconds() {
+			mark = "!"
 		}
-		fmt.Fprintf(b, "    wire: %d packets held, late by %s at p99%s\n", r.Wire.Frames, Duration(r.Wire.LatenessP99), lost)
+		fmt.Fprintf(b, "  %s wire: %s\n", mark, wireWords(r.Wire))
 	}
 	fmt.Fprintf(b, "    leader changes: %d\n", r.LeaderChanges)
 	for _, left := range r.Cleanup.Residue {
 		fmt.Fprintf(b, "    not known to be undone: %s\n", left)
 	}
+}
+
+// lateFlag is how late a single packet may be delivered before a report says so.
+const lateFlag = 5 * time.Millisecond
+
+// wireWords says how exactly the wire worked.
+func wireWords(w run.Wire) string {
+	s := fmt.Sprintf("%d packets held, late by %s at p99", w.Frames, Duration(w.LatenessP99))
+	if w.LatenessMax > 0 {
+		s += fmt.Sprintf(", %s at most", Duration(w.LatenessMax))
+	}
+	if w.LatenessMax > lateFlag.Nanoseconds() {
+		s += fmt.Sprintf(", which is more than %s", Duration(lateFlag.Nanoseconds()))
+	}
+	if w.Lost > 0 {
+		s += fmt.Sprintf("; it could not keep up and lost %d", w.Lost)
+	}
+	return s
 }
 
 // Next says what to do about a verdict, by the reason that decided it.
