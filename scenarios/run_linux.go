@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -62,7 +63,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	noted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(noted)
-		if s.ended {
+		if s.ended.Load() {
 			return // the record is closed, and only the nodes were kept
 		}
 		s.events.emit(run.Event{Type: run.Interrupted, Text: context.Cause(ctx).Error()})
@@ -98,10 +99,10 @@ type session struct {
 	nemesis  *faults.Nemesis
 	load     *workload.Generator
 	clock    clock.Clock
-	rate     float64 // operations per second offered; 0 for a closed loop
-	max      float64 // calibrated; 0 if it was not
-	violated bool    // a violation ended it before its time
-	ended    bool    // the record is closed
+	rate     float64     // operations per second offered; 0 for a closed loop
+	max      float64     // calibrated; 0 if it was not
+	violated bool        // a violation ended it before its time
+	ended    atomic.Bool // the record is closed
 }
 
 func (s *session) path(name string) string { return filepath.Join(s.Dir, name) }
@@ -413,10 +414,9 @@ func (s *session) close(ctx context.Context, cause error, interrupted bool) erro
 // end writes the last lines of the record, once. cause is why the run ended
 // early, or nil.
 func (s *session) end(ctx context.Context, cause error) {
-	if s.ended {
+	if s.ended.Swap(true) {
 		return
 	}
-	s.ended = true
 	if s.cluster != nil {
 		s.reportWire(ctx)
 	}
