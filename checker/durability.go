@@ -3,7 +3,6 @@ package checker
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"brownout/internal/history"
 )
@@ -42,6 +41,7 @@ type LostWrite struct {
 func Durability(ops []history.Op) DurabilityResult {
 	res := DurabilityResult{Verdict: OK}
 	var unread, unclear []string
+	told := map[int64]bool{}
 	for _, k := range split(ops) {
 		acked := 0
 		for i := range k.ops {
@@ -60,13 +60,14 @@ func Durability(ops []history.Op) DurabilityResult {
 				continue
 			}
 			reads++
-			lost, clear := lostBy(r, kept, w)
+			lost, p, clear := lostBy(r, kept, w)
 			if !clear {
 				unclear = append(unclear, k.key)
 			}
-			for _, l := range lost {
-				if !slices.ContainsFunc(res.Lost, func(o LostWrite) bool { return o.Op == l.Op }) {
-					res.Lost = append(res.Lost, l)
+			for _, x := range lost {
+				if !told[x.ID] {
+					told[x.ID] = true
+					res.Lost = append(res.Lost, tellLost(x, r, p))
 				}
 			}
 		}
@@ -87,12 +88,12 @@ func Durability(ops []history.Op) DurabilityResult {
 	return res
 }
 
-// lostBy returns the acknowledged writes that final read r proves lost. Not
-// clear: what r found cannot be traced to its writes.
-func lostBy(r *op, ops []op, w *words) (lost []LostWrite, clear bool) {
-	p := w.parse(r.Result)
+// lostBy returns the acknowledged writes that final read r proves lost, and how
+// what it found was made. Not clear: it cannot be traced to its writes.
+func lostBy(r *op, ops []op, w *words) (lost []*op, p parse, clear bool) {
+	p = w.parse(r.Result)
 	if p.ways != 1 {
-		return nil, false
+		return nil, p, false
 	}
 	since := int64(math.MinInt64) // writes called later cannot precede the value's beginning
 	switch {
@@ -107,21 +108,30 @@ func lostBy(r *op, ops []op, w *words) (lost []LostWrite, clear bool) {
 			}
 		}
 	}
+	made := make(map[string]bool, len(p.words))
+	for _, v := range p.words {
+		made[v] = true
+	}
 	for i := range ops {
 		x := &ops[i]
 		if !x.completed() || !x.writes() || x.Return >= r.Call || since != math.MinInt64 && x.Call <= since {
 			continue
 		}
-		if x.Value != nil && slices.Contains(p.words, *x.Value) || x.bare() && !p.based {
+		if x.Value != nil && made[*x.Value] || x.bare() && !p.based {
 			continue
 		}
-		why := "although nothing could have removed it"
-		if p.based {
-			why = fmt.Sprintf("which begins with %s, written before it", show(&p.words[0]))
-		}
-		lost = append(lost, LostWrite{x.ID, x.Key, fmt.Sprintf("%s: %s of %s was acknowledged, but %s found %s, %s", x.Key, what(x), telling{}.who(x), telling{}.who(r), show(r.Result), why)})
+		lost = append(lost, x)
 	}
-	return lost, true
+	return lost, p, true
+}
+
+// tellLost puts the loss of x into words, which r proves by finding p.
+func tellLost(x, r *op, p parse) LostWrite {
+	why := "although nothing could have removed it"
+	if p.based {
+		why = fmt.Sprintf("which begins with %s, written before it", show(&p.words[0]))
+	}
+	return LostWrite{x.ID, x.Key, fmt.Sprintf("%s: %s of %s was acknowledged, but %s found %s, %s", x.Key, what(x), telling{}.who(x), telling{}.who(r), show(r.Result), why)}
 }
 
 func what(o *op) string {

@@ -93,48 +93,6 @@ func explain(k *keyed, ops []op, w *words, t telling) (Conflict, bool) {
 	return best, true
 }
 
-// Labels of conflicts that leave open what became of the data.
-const (
-	labelStale     = "stale read"
-	labelBackwards = "non-monotonic read"
-)
-
-// rank puts first what says that data is gone or wrong, and last what may only
-// have been late.
-func rank(label string) int {
-	if label == labelStale || label == labelBackwards {
-		return 1
-	}
-	return 0
-}
-
-// lostLabel names the loss of an acknowledged write.
-func lostLabel(x *op) string {
-	if x.Kind == history.Append {
-		return "lost append"
-	}
-	return "lost acknowledged write"
-}
-
-// lose notes what the final reads do not find any more.
-func (f *finder) lose() {
-	for i := range f.ops {
-		if r := &f.ops[i]; r.Phase == final && r.observes() {
-			lost, _ := lostBy(r, f.ops, f.w)
-			for _, l := range lost {
-				f.gone[l.Op] = true
-			}
-		}
-	}
-}
-
-// lost reports whether the acknowledged write x, which came after version a, is
-// gone for good: the final reads say so, or something was written on top of that
-// version after x had returned.
-func (f *finder) lost(x *op, a *block) bool {
-	return x.completed() && (f.gone[x.ID] || a != nil && slices.ContainsFunc(a.next, func(o *op) bool { return o.Call > x.ret }))
-}
-
 // conflict notes one. at is when the last of ops made it certain.
 func (f *finder) conflict(label, text string, at int64, ops ...*op) {
 	ops = slices.DeleteFunc(ops, func(o *op) bool { return o == nil })
@@ -470,50 +428,6 @@ func (f *finder) late(a, b *block, z *op, because string, more ...*op) {
 		fmt.Sprintf("%s before %s: operation %d returned at %s, before operation %d was called at %s", f.madeBy(b), f.madeBy(a), b.first.ID, f.sec(b.f), z.ID, f.sec(z.Call)))
 }
 
-func (f *finder) lateLabel(a, b *block, z *op) string {
-	switch {
-	case z == a.writer:
-		return "read from the future"
-	case z.Kind == history.CAS && z.Swapped:
-		return "lost update"
-	case b.writer != nil && b.writer.Kind == history.Delete && b.s < z.Return && (f.gone[b.writer.ID] || cameBack(b, z)): // and nobody found it deleted again
-		return "resurrected value"
-	case b.writer != nil && f.gone[b.writer.ID]:
-		return lostLabel(b.writer)
-	case b.writer != nil && a.f < b.writer.Call && f.lost(b.writer, a): // else b's write may have come before a's
-		return lostLabel(b.writer)
-	case b.first != b.writer:
-		return labelBackwards
-	case a.f < b.writer.Call && b.writer.completed() && f.neverSeen(b, z):
-		return lostLabel(b.writer)
-	}
-	return labelStale
-}
-
-// cameBack reports whether the node that answered z had shown b before: then
-// what z found was not just late in going.
-func cameBack(b *block, z *op) bool {
-	return slices.ContainsFunc(b.ops, func(o *op) bool { return o.observes() && o.Node == z.Node && o.ret < z.Call })
-}
-
-// neverSeen reports whether no read from z on found anything newer than z did:
-// then b's write is gone, and not just late.
-func (f *finder) neverSeen(b *block, z *op) bool {
-	if z.Phase == "final" {
-		return true
-	}
-	for i := range f.ops {
-		o := &f.ops[i]
-		if o.observes() && o.Call >= b.f && !equal(o.Result, z.Result) {
-			return false
-		}
-		if o.writes() && o != b.writer && o.Call >= b.f {
-			return false // it may have been overwritten
-		}
-	}
-	return true
-}
-
 // chains finds versions that were observed after their successor was there.
 func (f *finder) chains() {
 	for _, a := range f.order {
@@ -583,14 +497,6 @@ func (f *finder) missing() {
 			break
 		}
 	}
-}
-
-// after reports whether part of a value was written after x had returned.
-func (f *finder) after(p parse, x *op) bool {
-	return slices.ContainsFunc(p.words, func(v string) bool {
-		i, only := f.w.owner(v)
-		return only && f.ops[i].Call > x.ret
-	})
 }
 
 // derivation returns the time by which the base of an appended value was
