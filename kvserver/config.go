@@ -159,7 +159,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxQueueBytes = cmp.Or(c.MaxQueueBytes, 64<<20)
 	c.MaxClients = cmp.Or(c.MaxClients, 10_000)
 	c.LogCache = cmp.Or(c.LogCache, 1024)
-	c.SegmentBytes = cmp.Or(c.SegmentBytes, 64<<20/max(c.Shards, 1))
+	c.SegmentBytes = cmp.Or(c.SegmentBytes, 64<<20/min(max(c.Shards, 1), slots.MaxShards))
 	c.LogLevel = cmp.Or(c.LogLevel, "info")
 	if c.Downstream != nil {
 		d := c.Downstream.withDefaults()

@@ -86,6 +86,22 @@ func TestMainChecksItsConfiguration(t *testing.T) {
 	}
 }
 
+func TestShardCountIsChecked(t *testing.T) {
+	for shards, want := range map[int]string{0: "", 1: "", 64: "", 65: "shards: 65 is not in 1..64", -1: "shards: -1 is not in 1..64", 1 << 30: "is not in 1..64"} {
+		c, err := ParseConfig([]byte(goodConfig))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Shards, c.SegmentBytes = shards, 0
+		switch _, err := c.withDefaults(); {
+		case want == "" && err != nil:
+			t.Errorf("%d shards: %v", shards, err)
+		case want != "" && (err == nil || !strings.HasSuffix(err.Error(), want)):
+			t.Errorf("%d shards: %v, want %s alone", shards, err, want)
+		}
+	}
+}
+
 func TestLockModesAreChecked(t *testing.T) {
 	for _, tt := range []struct {
 		lock   string

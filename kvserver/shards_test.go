@@ -3,11 +3,15 @@ package kvserver
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"brownout/kvserver/slots"
 )
@@ -244,6 +248,33 @@ func TestShardsDoNotWaitForEachOther(t *testing.T) {
 	}
 	if got := <-done; got != "OK" {
 		t.Errorf("write after the disks were released = %s, want OK", got)
+	}
+}
+
+// TestPeersMustHaveTheSameShards: a node that is configured otherwise is told so, and takes no part.
+func TestPeersMustHaveTheSameShards(t *testing.T) {
+	conf := testConfigs(t, 1, func(c *Config) { c.Shards, c.Log = 2, "memory" })[0]
+	conf, err := conf.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := newLink(conf, hclog.NewNullLogger(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, tt := range []struct{ greeting, want string }{
+		{peerMagic + "\x03", "the peer is configured with 3 shards, this node with 2"},
+		{"brk1\x02", errFrame.Error()},
+	} {
+		ours, theirs := net.Pipe()
+		go func() {
+			defer theirs.Close()
+			io.WriteString(theirs, tt.greeting)
+		}()
+		if err := l.serveConn(ours); err == nil || err.Error() != tt.want {
+			t.Errorf("a connection that begins with %q: %v, want %s", tt.greeting, err, tt.want)
+		}
 	}
 }
 

@@ -189,6 +189,9 @@ func (l *tcpLink) dial(addr string) (net.Conn, error) {
 	return conn, nil
 }
 
+// greeting is what a connection to a peer begins with.
+func (l *tcpLink) greeting() []byte { return append([]byte(peerMagic), byte(len(l.groups))) }
+
 // expire looks for peers that do not answer.
 func (l *tcpLink) expire() {
 	tick := time.NewTicker(max(l.timeout/8, time.Millisecond))
@@ -314,7 +317,7 @@ func (l *groupLink) InstallSnapshot(_ raft.ServerID, addr raft.ServerAddress, re
 	defer l.forget(conn)
 	const scale = 256 << 10 // bytes for which the timeout is meant
 	conn.SetDeadline(time.Now().Add(l.timeout * time.Duration(max(1, req.Size/scale))))
-	if _, err := conn.Write(appendFrame([]byte(peerMagic), frame{id: 1, group: l.group, kind: kindSnapshot}, "", req)); err != nil {
+	if _, err := conn.Write(appendFrame(l.greeting(), frame{id: 1, group: l.group, kind: kindSnapshot}, "", req)); err != nil {
 		return err
 	}
 	if _, err := io.CopyN(conn, data, req.Size); err != nil {

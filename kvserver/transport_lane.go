@@ -111,7 +111,7 @@ func (n *lane) dial() error {
 	if err != nil {
 		return err
 	}
-	c := &outbound{Conn: conn, try: tryWriter(conn), waiting: map[uint32]*exchange{}, out: []byte(peerMagic)}
+	c := &outbound{Conn: conn, try: tryWriter(conn), waiting: map[uint32]*exchange{}, out: n.l.greeting()}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.l.start(func() { n.drop(c, n.receive(c)) }) {

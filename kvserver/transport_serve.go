@@ -69,12 +69,15 @@ func (l *tcpLink) serveConn(conn net.Conn) error {
 	in := &inbound{l: l, r: bufio.NewReaderSize(conn, firstReadSize), conn: conn}
 	defer in.wg.Wait()
 	defer conn.Close()
-	magic := make([]byte, len(peerMagic))
+	magic := make([]byte, len(peerMagic)+1)
 	if _, err := io.ReadFull(in.r, magic); err != nil {
 		return err
 	}
-	if string(magic) != peerMagic {
+	switch groups := int(magic[len(peerMagic)]); {
+	case string(magic[:len(peerMagic)]) != peerMagic:
 		return errFrame
+	case groups != len(l.groups):
+		return fmt.Errorf("the peer is configured with %d shards, this node with %d", groups, len(l.groups))
 	}
 	if len(l.groups) > 1 {
 		in.work = make([]chan incoming, len(l.groups))

@@ -220,8 +220,8 @@ func TestManyBytesToAPeerThatDoesNotRead(t *testing.T) {
 		}
 		sent = append(sent, req)
 	}
-	magic := make([]byte, len(peerMagic))
-	if _, err := io.ReadFull(conn, magic); err != nil || string(magic) != peerMagic {
+	magic := make([]byte, len(peerMagic)+1)
+	if _, err := io.ReadFull(conn, magic); err != nil || string(magic) != peerMagic+"\x01" {
 		t.Fatalf("connection begins with %q, %v", magic, err)
 	}
 	for i, want := range sent {

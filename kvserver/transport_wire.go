@@ -10,8 +10,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// The protocol between nodes. A connection begins with peerMagic; then whoever
-// dialed sends requests and the other answers, not necessarily in order:
+// The protocol between nodes. A connection begins with peerMagic and the number
+// of groups (1), which both must have alike; then whoever dialed sends requests and
+// the other answers, not necessarily in order:
 //
 //	frame    = size(4) id(4) kind(1) group(1) body     size counts from id on; little endian
 //	answer   = its request's id and group, kind | answerBit, body = error-text message

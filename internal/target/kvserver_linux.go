@@ -219,15 +219,25 @@ func (t *KVServer) Metrics(ctx context.Context, admin string) (map[string]float6
 		v["downstream_retried"], v["downstream_dropped"] = float64(d.Retried), float64(d.Dropped)
 		v["downstream_wait_count"], v["downstream_wait_ns"], v["downstream_wait_max_ns"] = float64(d.Wait.Count), float64(d.Wait.SumNS), float64(d.Wait.MaxNS)
 	}
-	for _, name := range []string{"commit_index", "applied_index", "last_log_index", "term", "fsm_pending", "last_contact"} {
-		if x, err := strconv.ParseFloat(m.Raft[name], 64); err == nil {
-			v["raft_"+name] = x
-		}
-	}
-	if role, ok := map[string]float64{"Follower": 0, "Candidate": 1, "Leader": 2}[m.Raft["state"]]; ok {
-		v["raft_role"] = role // 0 follower, 1 candidate, 2 leader
+	raftNumbers(v, "raft_", m.Raft)
+	for i, one := range m.Shards {
+		prefix := fmt.Sprintf("shard%d_", i)
+		v[prefix+"entries"], v[prefix+"queued"] = float64(one.Entries), float64(one.Queued)
+		raftNumbers(v, prefix+"raft_", one.Raft)
 	}
 	return v, nil
+}
+
+// raftNumbers adds what Raft says of one group: of several shards, raft_… is shard 0's.
+func raftNumbers(v map[string]float64, prefix string, stats map[string]string) {
+	for _, name := range []string{"commit_index", "applied_index", "last_log_index", "term", "fsm_pending", "last_contact"} {
+		if x, err := strconv.ParseFloat(stats[name], 64); err == nil {
+			v[prefix+name] = x
+		}
+	}
+	if role, ok := map[string]float64{"Follower": 0, "Candidate": 1, "Leader": 2}[stats["state"]]; ok {
+		v[prefix+"role"] = role // 0 follower, 1 candidate, 2 leader
+	}
 }
 
 // State returns the digests of a node's shards and the log indices that they belong to.
