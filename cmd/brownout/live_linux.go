@@ -120,6 +120,9 @@ func describeUp(ctx context.Context, o *output, id string) error {
 	}
 	leader := "n1"
 	for _, n := range info.Nodes {
+		if n.Leads != nil {
+			n.Role = "leader"
+		}
 		fmt.Fprintf(o.out, "%-4s %-9s %s%s\n", n.Name, n.Role, n.Client, leads(n))
 		if n.Role == "leader" {
 			leader = n.Name
@@ -135,12 +138,12 @@ Cluster %s is up; logs and data in %s
 	return nil
 }
 
-// leads says which of several shards a node leads.
+// leads says which of several shards a leader leads.
 func leads(n scenarios.NodeInfo) string {
 	if n.Leads == nil {
 		return ""
 	}
-	return fmt.Sprintf("  leads shard %s", strings.Trim(fmt.Sprint(n.Leads), "[]"))
+	return fmt.Sprintf("  of shard %s", strings.Trim(fmt.Sprint(n.Leads), "[]"))
 }
 
 func down(ctx context.Context, name string) error {
