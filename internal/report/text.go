@@ -213,6 +213,10 @@ func consistency(b *bytes.Buffer, s style, c run.Consistency) {
 		fmt.Fprintf(b, "; %s", c.Why)
 	}
 	b.WriteByte('\n')
+	if n := c.Counts; n.Reads+n.Writes+n.Unknown > 0 {
+		fmt.Fprintf(b, "       %d reads, %d acknowledged writes; unknown whether they were done: %d (%.2g %%)\n",
+			n.Reads, n.Writes, n.Unknown, n.UnknownShare*100)
+	}
 	for i, v := range c.Violations {
 		if i == shown {
 			fmt.Fprintf(b, "       and %d more\n", len(c.Violations)-shown)
