@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"brownout/kvserver/stages"
 )
 
 // Downstream is a cache, a server of the Redis protocol, that the node that leads
@@ -77,6 +79,8 @@ type through struct {
 	limit time.Duration // for an answer
 	read  func(ops []op, res []result)
 	meter *downMeter
+	notes *stages.Recorder
+	group uint8
 	wake  chan struct{}
 	ctx   context.Context // ends with abandon
 	end   context.CancelFunc
@@ -219,10 +223,15 @@ func (t *through) run() error {
 			if len(ds) == 0 {
 				break
 			}
+			begun := t.notes.Now()
 			err := t.tryHard(ds)
 			if t.ctx.Err() != nil {
 				return nil // abandon answers
 			}
+			t.notes.Note(&stages.Record{
+				Kind: stages.Through, Group: t.group, Peer: stages.NoPeer, A: ds[0].at.index, B: ds[len(ds)-1].at.index,
+				T: [9]int64{stages.ThroughBegun: begun, stages.ThroughDone: t.notes.Now()},
+			})
 			for i := range ds {
 				t.answer(&ds[i], err)
 			}

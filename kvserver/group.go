@@ -138,6 +138,7 @@ func (g *group) startRaft() error {
 	if g.c.Downstream != nil {
 		read := func(ops []op, res []result) { g.fsm.read(ops, res, false) }
 		g.writes.through = newThrough(g.c, read, g.down)
+		g.writes.through.notes, g.writes.through.group = g.notes, uint8(g.index)
 	}
 	return nil
 }

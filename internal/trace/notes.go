@@ -57,6 +57,7 @@ type node struct {
 	name          string
 	members       []string
 	store, apply  []stages.Record
+	through       []stages.Record
 	send, receive []stages.Record
 }
 
@@ -123,7 +124,7 @@ func (n *Notes) readNodes(fsys fs.FS, zero int64) error {
 		}
 	}
 	for _, nd := range n.nodes {
-		for _, recs := range [][]stages.Record{nd.store, nd.apply, nd.send, nd.receive} {
+		for _, recs := range [][]stages.Record{nd.store, nd.apply, nd.send, nd.receive, nd.through} {
 			slices.SortStableFunc(recs, func(a, b stages.Record) int { return cmp.Compare(a.T[0], b.T[0]) })
 		}
 	}
@@ -166,6 +167,8 @@ func (n *Notes) read(fsys fs.FS, name string, zero int64) error {
 			nd.send = append(nd.send, rec)
 		case stages.Receive:
 			nd.receive = append(nd.receive, rec)
+		case stages.Through:
+			nd.through = append(nd.through, rec)
 		case stages.Lost:
 			n.lost += rec.A
 		}

@@ -81,12 +81,26 @@ func (n *Notes) Story(op *history.Op) *Story {
 		t.to("proposal queue", s.Node, r.T[stages.Proposed])
 		n.replicate(s, r, t)
 		t.to("wake", s.Node, r.T[stages.Answered])
+		n.through(s, r, t)
 	}
 	t.to("answer queue", s.Node, r.T[stages.Encoding])
 	t.to("encode and send", s.Node, earlier(r.T[stages.Sent], op.Return))
 	t.to("network to the client", "client", op.Return)
 	s.Stages = t.stages
 	return s
+}
+
+// through tells how what an entry changed went downstream before the answer.
+func (n *Notes) through(s *Story, r *request, t *way) {
+	from, until := r.T[stages.Answered], r.T[stages.Encoding]
+	down := find(r.node.through, position{r.Group, r.B}, from, until, func(d *stages.Record) bool {
+		return d.T[stages.ThroughDone] <= until // else nobody waited for it
+	})
+	if down == nil {
+		return
+	}
+	t.to("downstream queue", s.Node, down.T[stages.ThroughBegun])
+	t.to("downstream", s.Node, down.T[stages.ThroughDone])
 }
 
 // A way grows stage by stage. A stage whose end is not known is merged into

@@ -113,6 +113,9 @@ func (n *Notes) words(s *Story) (out []string) {
 	} else {
 		n.wordsOfEntry(s, say, took)
 	}
+	if down := took("downstream"); down > 0 {
+		say("Then it was written through downstream: that waited %s for its turn and took %s.", d(took("downstream queue")), d(down))
+	}
 	say("The answer left after %s and was with the client %s later.", d(took("answer queue")+took("encode and send")), d(took("network to the client")))
 	most := slices.MaxFunc(s.Stages, func(a, b Stage) int { return int(a.Length() - b.Length()) })
 	say("Most of it, %s or %.0f %%, was: %s (%s).", d(most.Length()), 100*float64(most.Length())/float64(max(s.response(), 1)), most.Name, most.Node)

@@ -85,6 +85,29 @@ func line(stages []Stage) string {
 	return strings.Join(out, ", ")
 }
 
+// TestStoryGoesDownstream: what went there before the answer was waited for, what went on after it was not.
+func TestStoryGoesDownstream(t *testing.T) {
+	for _, tt := range []struct {
+		begun, done int64
+		want        string
+	}{
+		{805, 815, "n1 wake 50, n1 downstream queue 5, n1 downstream 10, n1 answer queue 5, n1 encode and send 30"},
+		{805, 900, "n1 wake 50, n1 answer queue 20, n1 encode and send 30"},
+	} {
+		recs := records()
+		recs["n1"] = append(recs["n1"], stages.Record{Kind: stages.Through, A: 40, B: 43, T: us(tt.begun, tt.done)})
+		n := notes(t, recs)
+		s := n.Story(&n.Ops[0])
+		if got := line(s.Stages); !strings.Contains(got, tt.want) {
+			t.Errorf("downstream from %d to %d: %s, want %s", tt.begun, tt.done, got, tt.want)
+		}
+		var b bytes.Buffer
+		if err := n.Text(&b, s); err != nil || strings.Contains(b.String(), "downstream") != strings.Contains(tt.want, "downstream") {
+			t.Errorf("%v: %s", err, b.String())
+		}
+	}
+}
+
 func TestStoryOfAWrite(t *testing.T) {
 	n := notes(t, records())
 	s := n.Story(&n.Ops[0])

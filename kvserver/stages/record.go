@@ -36,6 +36,8 @@ const (
 	// Lost says that A records are not here: notes came faster than they were
 	// written, or made room for later ones.
 	Lost
+	// Through is a run of entries A to B of which the leader wrote downstream what they changed.
+	Through
 	kinds
 )
 
@@ -85,6 +87,12 @@ const (
 // Slow is the bit of a Request's Code that says that it was kept only because it
 // was slower than most, when many more came than are kept.
 const Slow = 0x80
+
+// Stages of a Through.
+const (
+	ThroughBegun = iota // its turn came
+	ThroughDone         // the answers were read, or it was given up
+)
 
 // NoPeer is the Peer of a record that is about no other member.
 const NoPeer = 0xff
