@@ -85,7 +85,7 @@ func Up(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		going: make(chan struct{}), mech: map[string]string{"disk": disk},
 	}
 	if c.boxes = slices.Clone(c.nodes); cfg.Cache {
-		c.boxes = append(c.boxes, newCache(cfg.Dir, c.nodes))
+		c.boxes = append(c.boxes, NewCache(cfg.Dir, c.nodes))
 	}
 	if c.owner, err = undo.Self(cfg.ID); err != nil {
 		return nil, err

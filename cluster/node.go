@@ -42,8 +42,9 @@ func newNodes(dir string, count int) []*Node {
 	return nodes
 }
 
-// newCache puts a cache beside nodes: on the switch, behind them and the client.
-func newCache(dir string, nodes []*Node) *Node {
+// NewCache returns a cache beside nodes that is not there, as [NewNode] does. Its
+// place on the switch is behind theirs and the client's.
+func NewCache(dir string, nodes []*Node) *Node {
 	c := &Node{name: CacheName, index: len(nodes) + 1, dir: filepath.Join(dir, "nodes", CacheName)}
 	c.nodes = []*Node{c}
 	for _, n := range nodes {

@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"brownout/cluster"
 	"brownout/faults"
+	"brownout/faults/faultstest"
 	"brownout/internal/needs"
 )
 
@@ -99,6 +101,38 @@ func TestAWrongMechanismIsSeen(t *testing.T) {
 			if err != nil || answer.Yes || !strings.Contains(answer.Why, tt.want) {
 				t.Errorf("Measure = %v, %q, %v; want no, because of %q", answer.Yes, answer.Why, err, tt.want)
 			}
+		})
+	}
+}
+
+// TestACacheIsReachedByName: the box beside the nodes is none of them, and can
+// be hurt as they can.
+func TestACacheIsReachedByName(t *testing.T) {
+	c := upWith(t, 1, nil, func(cfg *cluster.Config) { cfg.Cache = true })
+	if names := len(c.Nodes()); names != 1 || len(c.Boxes()) != 2 {
+		t.Fatalf("%d nodes, %d boxes", names, len(c.Boxes()))
+	}
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	for _, tt := range []struct {
+		kind, provider string
+		site           faults.Site
+		dose           faults.Dose
+	}{
+		{"net.delay", "wire", faults.Site{Links: []faults.Link{{From: "n1", To: "cache"}}}, faults.Dose{"add_ns": 20 * ms}},
+		{"process.pause", "sigstop", faults.Site{Nodes: []string{"cache"}}, faults.Dose{"length_ns": 100 * ms, "every_ns": 300 * ms}},
+		{"disk.delay", "fuse", faults.Site{Nodes: []string{"cache"}}, faults.Dose{"op": "fsync", "add_ns": 20 * ms}},
+		{"process.kill", "signal", faults.Site{Nodes: []string{"cache"}}, faults.Dose{"restart_ns": 200 * ms}},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			nowhere := faults.Site{Nodes: []string{"n9"}}
+			if tt.site.Links != nil {
+				nowhere = faults.Site{Links: []faults.Link{{From: "cache", To: "n9"}}}
+			}
+			faultstest.Conform(t, faultstest.Subject{
+				Provider: bench.Source(tt.kind, tt.provider), Site: tt.site, Nowhere: nowhere, Dose: tt.dose, Hold: time.Second,
+				Residue: func() string { return "" },
+				Meter:   func(site faults.Site, d faults.Dose) (faults.Meter, error) { return bench.Meter(tt.kind, site, d) },
+			})
 		})
 	}
 }

@@ -42,6 +42,7 @@ type Info struct {
 	Hosts  string     `json:"hosts"`        // path of a hosts(5) file with the nodes' names
 	Shards int        `json:"shards"`       // of the target
 	Nodes  []NodeInfo `json:"nodes"`
+	Cache  *NodeInfo  `json:"cache,omitempty"` // beside them, if they write through to one
 }
 
 // NodeInfo describes one of its nodes.

@@ -35,6 +35,9 @@ func Enter(ctx context.Context, info Info, node string, argv []string) (int, err
 				init = n.Init
 			}
 		}
+		if info.Cache != nil && node == info.Cache.Name {
+			init = info.Cache.Init
+		}
 		if init == 0 {
 			return 0, fmt.Errorf("cluster %s has no node %q", info.ID, node)
 		}

@@ -188,6 +188,12 @@ func TestLiteralsAreCheckedAsFilesAre(t *testing.T) {
 		{"nodes", func(s *Scenario) { s.Target.Nodes = 99 }, "target.nodes: 99 nodes"},
 		{"config", func(s *Scenario) { s.Target.Config = map[string]string{"x": "y"} }, "target.config.x: unknown setting"},
 		{"config value", func(s *Scenario) { s.Target.Config = map[string]string{"log": "y"} }, "target.config.log:"},
+		{"lock shards without their lock", func(s *Scenario) { s.Target.Config = map[string]string{"lock_shards": "4"} }, "target.config.lock_shards: lock_shards are locks of lock: sharded"},
+		{"downstream", func(s *Scenario) { s.Target.Downstream = map[string]string{"x": "y"} }, "target.downstream.x: unknown setting"},
+		{"downstream value", func(s *Scenario) { s.Target.Downstream = map[string]string{"mode": "later"} }, "target.downstream.mode:"},
+		{"a cache that is not there", func(s *Scenario) {
+			s.Timeline.Faults = []Fault{{Kind: "process.pause", On: "cache", Params: plan.Params{"length_ns": 1e6}}}
+		}, "there is no cache"},
 		{"keys", func(s *Scenario) { s.Workload.Keys.Count = -1 }, "workload.keys.count: -1 keys"},
 		{"mix", func(s *Scenario) { s.Workload.Mix = []plan.Share{{Kind: "scan", P: 1}} }, `workload.mix: share 1 of "scan"`},
 		{"mix twice", func(s *Scenario) { s.Workload.Mix = []plan.Share{{Kind: "get", P: .5}, {Kind: "get", P: .5}} }, "get twice"},

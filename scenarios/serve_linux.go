@@ -316,11 +316,15 @@ func (h *holder) info(ctx context.Context) Info {
 	for _, st := range all {
 		status[st.Node] = st
 	}
-	for _, n := range h.cluster.Nodes() {
+	for _, n := range h.cluster.Boxes() {
 		st := status[n.Name()]
 		node := NodeInfo{
 			Name: n.Name(), IP4: n.IP4().String(), IP6: n.IP6().String(), Client: clientAddr(n),
 			Init: n.InitPid(), Role: st.Role, Term: st.Term,
+		}
+		if n.Name() == cluster.CacheName {
+			info.Cache = &node
+			continue
 		}
 		for shard, one := range st.Shards {
 			if one.Role == cluster.RoleLeader {

@@ -15,9 +15,9 @@ const handFault = time.Hour
 
 // ParseFault reads a fault as the command line gives it: a kind and words like
 // "on=leader", "add=20ms", "for=30s". It is held against the same vocabulary as
-// a scenario of a cluster of so many nodes and shards; "profile.flap=2s" is its profile. Without "for" its End is its Start:
+// a scenario of a cluster of so many nodes and shards, and perhaps a cache; "profile.flap=2s" is its profile. Without "for" its End is its Start:
 // it lasts until it is removed, or by itself if its kind is instant.
-func ParseFault(kind string, words []string, nodes, shards int) (plan.Fault, error) {
+func ParseFault(kind string, words []string, nodes, shards int, cache bool) (plan.Fault, error) {
 	if _, ok := plan.KindNamed(kind); !ok {
 		err := fmt.Errorf("unknown fault %q", kind)
 		if hint := nearest.Hint(kind, kindNames()); hint != "" {
@@ -52,8 +52,12 @@ func ParseFault(kind string, words []string, nodes, shards int) (plan.Fault, err
 	if profile != nil {
 		given += "profile: {" + strings.Join(profile, ", ") + "}, "
 	}
-	src := fmt.Sprintf("version: 1\nname: by-hand\ntarget: {kind: kvserver, nodes: %d, config: {shards: %d}}\nworkload: {keys: {count: 1}, load: {rate: 1/s}}\n"+
-		"timeline: {baseline: 1s, faults: [{at: 0s, %s%s: {%s}}]}\nexpect: [linearizable]\n", nodes, shards, given, kind, strings.Join(body, ", "))
+	downstream := ""
+	if cache {
+		downstream = ", downstream: {}"
+	}
+	src := fmt.Sprintf("version: 1\nname: by-hand\ntarget: {kind: kvserver, nodes: %d, config: {shards: %d}%s}\nworkload: {keys: {count: 1}, load: {rate: 1/s}}\n"+
+		"timeline: {baseline: 1s, faults: [{at: 0s, %s%s: {%s}}]}\nexpect: [linearizable]\n", nodes, shards, downstream, given, kind, strings.Join(body, ", "))
 	s, err := Parse([]byte(src), "fault")
 	if err != nil {
 		return plan.Fault{}, byHand(kind, err)

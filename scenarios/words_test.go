@@ -32,10 +32,14 @@ func TestParseFault(t *testing.T) {
 		{"no such shard", "disk.delay", []string{"on=leader of shard 2", "add=5ms"}, 0, "there is no shard 2: the cluster has 2 shards — shard 0 to shard 1"},
 		{"a shard of nobody", "disk.delay", []string{"on=minority of shard 1", "add=5ms"}, 0, "minority of shard 1"},
 		{"neither shard nor key", "disk.delay", []string{"on=leader of kings", "add=5ms"}, 0, "neither a shard nor a key"},
+		{"a cache", "process.pause", []string{"on=cache", "length=1s"}, 0, ""},
+		{"the way to a cache", "net.delay", []string{"from=leader", "to=cache", "add=5ms"}, 0, ""},
+		{"a cache and itself", "net.delay", []string{"from=cache", "to=cache", "add=5ms"}, 0, "no link from cache to cache"},
+		{"nothing to write through to", "process.pause", []string{"on=cache", "length=1s"}, 0, "there is no cache: the nodes write through to nothing — target.downstream makes one"},
 		{"no value", "disk.delay", []string{"on"}, 0, "NAME=VALUE"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f, err := ParseFault(tt.kind, tt.words, 3, 2)
+			f, err := ParseFault(tt.kind, tt.words, 3, 2, strings.Contains(tt.name, "cache"))
 			switch {
 			case tt.err != "":
 				if err == nil || !strings.Contains(err.Error(), tt.err) {

@@ -185,7 +185,7 @@ func faultAdd(ctx context.Context, name, kind string, words []string) error {
 	if err != nil {
 		return err
 	}
-	f, err := scenarios.ParseFault(kind, words, len(info.Nodes), max(1, info.Shards))
+	f, err := scenarios.ParseFault(kind, words, len(info.Nodes), max(1, info.Shards), info.Cache != nil)
 	if err != nil {
 		return &usageError{err}
 	}

@@ -27,7 +27,7 @@ By hand, on a cluster that ` + "`brownout up`" + ` started, the same words:
 
     brownout fault add disk.delay on=leader op=fsync add=20ms
 
-Selectors: ` + "`n3`, `n1,n2`, `leader`, `follower`, `one follower`, `followers`, `all but leader`,\n`minority`, `majority`, `all`, `client`" + `.
+Selectors: ` + "`n3`, `n1,n2`, `leader`, `follower`, `one follower`, `followers`, `all but leader`,\n`minority`, `majority`, `all`, `client`, and `cache` where the target has a `downstream`" + `.
 Where the target has several shards, a role is shard 0's unless it says whose it is, as in
 ` + "`leader of shard 1`" + `, or ` + "`followers of key k7`" + ` for the shard of that key.
 They are resolved when the fault fires; ` + "`follow: role`" + `

@@ -44,6 +44,44 @@ func TestCommandIsAValidConfigurationOfEveryNode(t *testing.T) {
 	}
 }
 
+func TestDownstreamIsTheClustersCache(t *testing.T) {
+	kv, err := NewKVServer(map[string]string{"lock": "global"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kv.Through(map[string]string{"timeout": "50ms", "retries": "2", "on_error": "ignore"}); err != nil {
+		t.Fatal(err)
+	}
+	n := cluster.NewNode(t.TempDir(), 1, 3)
+	config := func(n *cluster.Node) kvserver.Config {
+		c, err := kvserver.ParseConfig(kv.Command(n).Files["run/kv.json"])
+		if err != nil {
+			t.Fatalf("%s: %v", n.Name(), err)
+		}
+		return c
+	}
+	cache := cluster.NewCache(t.TempDir(), n.Peers())
+	d := config(n).Downstream
+	if d == nil || d.Addr != cache.IP4().String()+":6379" || d.Retries != 2 || d.OnError != "ignore" || time.Duration(d.Timeout) != 50*time.Millisecond {
+		t.Errorf("downstream of a node: %+v", d)
+	}
+	if c := config(cache); c.ID != "cache" || c.Downstream != nil || len(c.Peers) != 1 || c.Log != "memory" || c.Client != d.Addr || c.Stages != "" {
+		t.Errorf("the cache: %+v", c)
+	}
+	for _, tt := range []struct {
+		settings map[string]string
+		want     string
+	}{
+		{map[string]string{"addr": "10.0.0.1:1"}, "is the cluster's to decide"},
+		{map[string]string{"mode": "later"}, "none of sync, async"},
+		{map[string]string{"colour": "red"}, `unknown field "colour"`},
+	} {
+		if err := kv.Through(tt.settings); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v: %v, want %q", tt.settings, err, tt.want)
+		}
+	}
+}
+
 func TestWrongSettingsAreNamedAllAtOnce(t *testing.T) {
 	_, err := NewKVServer(map[string]string{"log": "wall", "peers": "none", "speed": "high", "heartbeat": "1"})
 	if err == nil {
