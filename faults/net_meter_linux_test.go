@@ -146,3 +146,31 @@ func TestSNMPCounters(t *testing.T) {
 		}
 	}
 }
+
+// TestATrainCountsIfItCameInWithinATurn: however long it waited before the
+// limit, and not if the turn, and the limit with it, was over before its end.
+func TestATrainCountsIfItCameInWithinATurn(t *testing.T) {
+	const gap = 500 * time.Microsecond
+	m := &rateMeter{
+		linkMeter:  linkMeter{links: []Link{{"n1", "n2"}}, probes: &prober{sent: make([][]datagram, 1), first: make([]uint32, 1)}},
+		trainShape: trainShape{size: 83, count: 5}, starts: make([][]train, 1),
+	}
+	begin := time.Now()
+	send := func(at, waits time.Duration) {
+		sent := begin.Add(at)
+		m.starts[0] = append(m.starts[0], train{sent, uint32(len(m.probes.sent[0]))})
+		for k := range m.count {
+			wall := time.Duration(sent.UnixNano())
+			m.probes.sent[0] = append(m.probes.sent[0], datagram{sent: sent, wall: wall, arrived: wall + waits + time.Duration(k)*gap, copies: 1})
+		}
+	}
+	send(10*testTick, 700*testTick)  // most of the turn
+	send(200*testTick, 799*testTick) // its last packet comes in after the turn
+	send(990*testTick, 900*testTick)
+	var turn spans
+	turn.add(begin, begin.Add(time.Second))
+	const want = (83 + headers) * 8 / 500e-6
+	if got := m.ratesOf(0, turn); len(got) != 1 || math.Abs(got[0]-want) > 1 {
+		t.Errorf("rates %v, want %v once", got, want)
+	}
+}

@@ -150,6 +150,29 @@ func TestTheSameRolesMeanTheSameSite(t *testing.T) {
 	}
 }
 
+func TestShapesOfAPartitionAreBoundToRoles(t *testing.T) {
+	for name, tt := range map[string]struct {
+		params plan.Params
+		bound  bool
+	}{
+		"isolate leader":      {plan.Params{"isolate": "leader"}, true},
+		"isolate n1":          {plan.Params{"isolate": "n1"}, false},
+		"bridge one follower": {plan.Params{"bridge": "one follower"}, true},
+	} {
+		f := plan.Fault{ID: "f1", Kind: "net.partition", Params: tt.params}
+		site, err := resolve(f, five(), seed.Stream(1, "f1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := roleBound(f); got != tt.bound {
+			t.Errorf("%s is bound to roles: %v, want %v", name, got, tt.bound)
+		}
+		if got := seats(f, site, five()) != nil; got != tt.bound {
+			t.Errorf("%s has seats: %v, want %v", name, got, tt.bound)
+		}
+	}
+}
+
 func TestMoved(t *testing.T) {
 	was := []seat{{"n2", "leader", 0, 7}, {"n3", "follower", 0, 7}}
 	for _, tt := range []struct {
