@@ -128,7 +128,7 @@ func (m *offsetMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 		if err != nil {
 			return Reading{}, Answer{}, err
 		}
-		if !within(mono.off, 0, 0, mono.err+clockLeast) && len(m.b.clocks.entries[n.Name()]) == 0 {
+		if !within(mono.off, 0, 0, mono.err+clockLeast) && !m.b.clocks.asked(n.Name()) {
 			return Reading{map[string]any{"off_ns": int64(mono.off)}}, Answer{false, fmt.Sprintf("%s: its clock is off by %s", n.Name(), short(mono.off))}, nil
 		}
 	}

@@ -44,6 +44,8 @@ type quotaMeter struct {
 	spins []spinLook // one a node, when they were made
 	since []counted  // after them
 	last  []counted
+
+	byController bool // of Undone: a quota was read back
 }
 
 // counted are a group's counters at a time. Where the kernel does not count
@@ -289,6 +291,11 @@ type takeMeter struct {
 	base  float64   // what a process got before
 	since []counted
 	waits []schedWait
+
+	idle    float64    // what the run used beside its nodes before, in percent of a CPU
+	watched []sharesOf // of Undone, when it looked last
+	verdict string     // and what it found
+	called  time.Time  // when it was asked last
 }
 
 // A schedWait is how long a node's threads had waited to run, at a time.
@@ -344,8 +351,17 @@ func newTakeMeter(b *bench, site Site, d Dose, ratio bool, expect func(Dose, *cl
 const baseSpin = 150 * time.Millisecond
 
 func (m *takeMeter) Baseline(ctx context.Context) (Reading, error) {
+	a, err := m.shares(m.nodes[0])
+	if err != nil {
+		return Reading{}, err
+	}
 	look, err := spin(ctx, m.b.Exe, m.nodes[0], 1, baseSpin)
+	if err != nil {
+		return Reading{}, err
+	}
+	b, err := m.shares(m.nodes[0])
 	m.base = look.percent
+	m.idle = 100 * float64(b.others-a.others) / float64(max(b.when.Sub(a.when), 1))
 	return Reading{map[string]any{"percent": round1(m.base)}}, err
 }
 
@@ -493,7 +509,7 @@ func (m *takeMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 		if least := min(m.base, 100) * 0.9; look.percent < least {
 			return values, Answer{false, fmt.Sprintf("%s: a spinning process got %.1f %% of a CPU, less than the %.1f %% before", n.Name(), look.percent, m.base)}, nil
 		}
-		if cpus, err := allowedCPUs(n); err == nil && cpus != formatCPUs(usableCPUs()) && len(m.b.pins.entries[n.Name()]) == 0 {
+		if cpus, err := allowedCPUs(n); err == nil && cpus != formatCPUs(usableCPUs()) && !m.b.pins.asked(n.Name()) {
 			return values, Answer{false, fmt.Sprintf("%s may run on CPUs %s only", n.Name(), cpus)}, nil
 		}
 	}

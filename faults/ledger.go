@@ -104,6 +104,13 @@ func (l *ledger[K, V]) asked(k K) bool {
 	return len(l.entries[k]) > 0
 }
 
+// alone reports whether one fault at most asks for something at a place.
+func (l *ledger[K, V]) alone(k K) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.entries[k]) <= 1
+}
+
 func (l *ledger[K, V]) put(ctx context.Context, k K) error {
 	vs := make([]V, len(l.entries[k]))
 	for i, e := range l.entries[k] {

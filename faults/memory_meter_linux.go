@@ -283,7 +283,7 @@ func (m *pressureMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 		if err != nil {
 			return Reading{}, Answer{}, err
 		}
-		if b.Hits != a.Hits || limit != cgroup.NoLimit && len(m.b.memory.entries[n.Name()]) == 0 {
+		if b.Hits != a.Hits || limit != cgroup.NoLimit && !m.b.memory.asked(n.Name()) {
 			return Reading{values}, Answer{false, fmt.Sprintf("%s: limited to %d bytes, ran into it %d times in %s", n.Name(), limit, b.Hits-a.Hits, short(b.when.Sub(a.when)))}, nil
 		}
 	}

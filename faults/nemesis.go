@@ -488,10 +488,9 @@ func (n *Nemesis) stint(ctx context.Context, l *life, a *aim, inj Injection) (ne
 	over, end := n.until(ctx, l, inj)
 	defer end()
 	looks := make(chan *look, 1)
-	go func() {
-		c, _ := inj.(*course)
-		looks <- n.measure(over, l, a, c)
-	}()
+	c, _ := inj.(*course)
+	go func() { looks <- n.measure(over, l, a, c) }()
+	undone := n.stand(over, l, a, c)
 	follow := make(chan bool, 1)
 	go func() { follow <- n.watchRole(over, l, a, end) }()
 	<-over.Done()
@@ -508,6 +507,9 @@ func (n *Nemesis) stint(ctx context.Context, l *life, a *aim, inj Injection) (ne
 	n.inForce(l, a.site, false)
 	if seen == nil {
 		seen = <-looks
+	}
+	if why := undone(); why != "" {
+		seen.bit, seen.why = run.BitNo, why+"; before that: "+seen.why
 	}
 	// Of several stints the longest tells most.
 	if l.seen == nil || seen.took > l.seen.took {

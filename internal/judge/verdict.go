@@ -42,7 +42,7 @@ func (j *judgement) decide() {
 	if !j.timed {
 		late = ""
 	}
-	doubt := cmp.Or(broken, late)
+	doubt := j.withFault(cmp.Or(broken, late))
 	verdict, why := run.Pass, ""
 	note := func(v run.Verdict, reason string) {
 		if reason != "" && run.Worst(verdict, v) != verdict {
@@ -149,6 +149,19 @@ func (j *judgement) unread() string {
 		return ""
 	}
 	return fmt.Sprintf("nothing observed: none of the workload's %d operations was a completed read, and the final reads cannot say what was seen before", len(j.rec.ops))
+}
+
+// withFault adds to a doubt about the run which fault it made doubtful, or came from.
+func (j *judgement) withFault(doubt string) string {
+	if _, ended := j.rec.last(run.Interrupted); doubt == "" || ended {
+		return doubt // who interrupts a run knows why its faults are not done
+	}
+	for i := range j.res.Faults {
+		if why := doseDoubt(&j.res.Faults[i]); why != "" {
+			return doubt + "; " + why
+		}
+	}
+	return doubt
 }
 
 // doseDoubt says why a fault may not have been what was asked for.

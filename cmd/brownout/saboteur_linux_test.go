@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"brownout/internal/run"
+)
+
+// Prey is a run that is going on, as somebody else on this host sees it: it is
+// found by what it has in /proc and /sys, with nothing of the code under test.
+type prey struct {
+	cmd *exec.Cmd
+	dir string // of the run
+}
+
+// pids are the processes in a cgroup of the run: "n1", or "" for all below it.
+func (p prey) pids(group string) (out []int) {
+	for _, root := range []string{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		files, _ := filepath.Glob(fmt.Sprintf("%s/bo-*-%d-*/%s/cgroup.procs", root, p.cmd.Process.Pid, group))
+		for _, f := range files {
+			b, _ := os.ReadFile(f)
+			for _, w := range strings.Fields(string(b)) {
+				if pid, err := strconv.Atoi(w); err == nil {
+					out = append(out, pid)
+				}
+			}
+		}
+		if len(out) > 0 {
+			break
+		}
+	}
+	return out
+}
+
+// put writes to a file of a node's cgroup, whichever hierarchy has it.
+func (p prey) put(file, value string) error {
+	for _, root := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
+		files, _ := filepath.Glob(fmt.Sprintf("%s/bo-*-%d-*/n1/%s", root, p.cmd.Process.Pid, file))
+		if len(files) > 0 {
+			return os.WriteFile(files[0], []byte(value), 0)
+		}
+	}
+	return fmt.Errorf("no %s in a cgroup of n1", file)
+}
+
+// either puts what works: the file names of one cgroup version, or the other's.
+func (p prey) either(fileA, a, fileB, b string) error {
+	if err := p.put(fileA, a); err == nil {
+		return nil
+	}
+	return p.put(fileB, b)
+}
+
+// kill ends processes of the run whose command line has a word.
+func (p prey) kill(word string) error {
+	n := 0
+	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range all {
+		b, _ := os.ReadFile(f)
+		pid, _ := strconv.Atoi(strings.Split(f, "/")[2])
+		if !bytes.Contains(b, []byte("\x00"+word+"\x00")) || !p.has(pid) {
+			continue
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			return err
+		}
+		n++
+	}
+	if n == 0 {
+		return fmt.Errorf("the run has no process %s", word)
+	}
+	return nil
+}
+
+// has reports whether a process descends from the run.
+func (p prey) has(pid int) bool {
+	for pid > 1 && pid != p.cmd.Process.Pid {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, rest, _ := strings.Cut(string(b), ") ")
+		fields := strings.Fields(rest)
+		if len(fields) < 2 {
+			return false
+		}
+		pid, _ = strconv.Atoi(fields[1])
+	}
+	return pid == p.cmd.Process.Pid
+}
+
+// unfilter takes all that steers packets off the ports of the run's switch.
+func (p prey) unfilter() error {
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, fd := range fds {
+		if to, _ := os.Readlink(fd); !strings.HasPrefix(to, "net:") {
+			continue
+		}
+		ns, err := netns.GetFromPath(fd)
+		if err != nil {
+			return err
+		}
+		h, err := netlink.NewHandleAt(ns)
+		ns.Close()
+		if err != nil {
+			return err
+		}
+		links, _ := h.LinkList()
+		for _, l := range links {
+			if !strings.HasPrefix(l.Attrs().Name, "bo-port") {
+				continue
+			}
+			qdiscs, _ := h.QdiscList(l)
+			for _, q := range qdiscs {
+				if q.Type() == "clsact" && h.QdiscDel(q) == nil {
+					n++
+				}
+			}
+		}
+		h.Close()
+	}
+	if n == 0 {
+		return fmt.Errorf("no filter on any port of the switch")
+	}
+	return nil
+}
+
+// uncover mounts n1's real directory over the file system that makes it slow.
+func (p prey) uncover() error {
+	pids := p.pids("n1")
+	if len(pids) == 0 {
+		return fmt.Errorf("n1 has no process")
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		done <- func() error {
+			f, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pids[0]))
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if err := unix.Unshare(unix.CLONE_FS); err != nil {
+				return err
+			}
+			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNS); err != nil {
+				return err
+			}
+			return unix.Mount("/.brownout/disk", "/data", "", unix.MS_BIND, "")
+		}()
+	}()
+	return <-done
+}
+
+// tell posts to the admin socket of n1's program.
+func (p prey) tell(path, body string) error {
+	pids := p.pids("n1")
+	if len(pids) == 0 {
+		return fmt.Errorf("n1 has no process")
+	}
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", fmt.Sprintf("/proc/%d/root/run/admin.sock", pids[0]))
+	}}}
+	resp, err := c.Post("http://n1"+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	return nil
+}
+
+// await polls until the run has written an event that is wanted.
+func (p prey) await(t *testing.T, ended <-chan struct{}, wanted func(run.Event) bool) bool {
+	t.Helper()
+	for tick := time.NewTicker(5 * time.Millisecond); ; {
+		select {
+		case <-ended:
+			return false
+		case <-tick.C:
+		}
+		if _, err := os.Stat(filepath.Join(p.dir, run.EventsFile)); err != nil {
+			continue
+		}
+		events, _ := run.ReadEvents(os.DirFS(p.dir)) // the last line may be half written
+		for _, e := range events {
+			if wanted(e) {
+				tick.Stop()
+				return true
+			}
+		}
+	}
+}
