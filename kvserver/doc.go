@@ -12,10 +12,12 @@
 //
 // # Commands
 //
-// With their Redis meaning: PING, ECHO, SET key value [NX|XX], GET, DEL, EXISTS,
-// APPEND, STRLEN, MGET, MSET, DBSIZE, INFO, SELECT 0, QUIT, READONLY, READWRITE,
-// and as much of COMMAND, CONFIG GET, CLIENT and HELLO 2 as redis-cli,
-// redis-benchmark and client libraries ask for. Of its own:
+// With their Redis meaning: PING, ECHO, SET key value [NX|XX] [KEEPTTL], SETNX, GET,
+// DEL, UNLINK, EXISTS, TYPE, TTL, PTTL (nothing expires), APPEND, STRLEN, MGET, MSET,
+// DBSIZE, INFO, SELECT 0, QUIT, READONLY, READWRITE, and as much of COMMAND, CONFIG
+// GET, CLIENT and HELLO 2 as redis-cli, redis-benchmark and client libraries ask for.
+// What else clients often ask for is refused with a hint (refused.go); MULTI ends the
+// connection as well, so that nothing sent behind it is done by itself. Of its own:
 //
 //	CAS key old new              sets key to new if it holds old; answers [1, old], or
 //	                             [0, what it holds]. An absent key, which is [0, nil],
