@@ -429,8 +429,21 @@ func TestNumbersOfAShard(t *testing.T) {
 	for shard := range 3 {
 		st.plan.Expect = append(st.plan.Expect, plan.Expectation{Text: fmt.Sprintf("p50(put) of shard %d during disk.delay < 20ms", shard), Line: 30 + shard, Col: 5})
 	}
+	res := judged(t, st.files(t))
+	for _, p := range res.Phases {
+		sum := int64(0)
+		for shard, o := range p.Shards {
+			sum += o.Response.N
+			if late := o.Response.P50 >= 20*ms; p.Name == "fault" && o.Response.N > 0 && late != (shard == slow) {
+				t.Errorf("shard %d has a p50 of %d ns while the fault lasts; %d is the slow one", shard, o.Response.P50, slow)
+			}
+		}
+		if len(p.Shards) != 3 || sum != p.Ops["all"].Response.N {
+			t.Errorf("%s: %d operations on %d shards, want %d on 3", p.Name, sum, len(p.Shards), p.Ops["all"].Response.N)
+		}
+	}
 	seen := map[run.Verdict]int{}
-	for shard, e := range judged(t, st.files(t)).Expectations {
+	for shard, e := range res.Expectations {
 		want := run.Pass
 		if shard == slow {
 			want = run.Fail

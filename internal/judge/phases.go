@@ -8,6 +8,7 @@ import (
 	"brownout/internal/history"
 	"brownout/internal/run"
 	"brownout/internal/stats"
+	"brownout/kvserver/slots"
 )
 
 // phases returns the run's phases as they began, each until the next, and the
@@ -27,7 +28,7 @@ func (rec *record) phases() []run.Phase {
 		out[n-1].End = max(rec.end(), out[n-1].Start)
 	}
 	for i := range out {
-		out[i].Ops = rec.numbers(out[i].Start, out[i].End)
+		out[i].Ops, out[i].Shards = rec.numbers(out[i].Start, out[i].End)
 	}
 	return out
 }
@@ -103,10 +104,11 @@ func quantiles(h *stats.Hist) run.Quantiles {
 const allKinds = "all"
 
 // numbers counts and times the operations due in [start, end), by kind and
-// together. The rate is of those that completed in it, whenever they were due:
+// together, and where there are several, by shard. The rate is of those that completed in it, whenever they were due:
 // what was due in a standstill and done after it is no throughput of the standstill.
-func (rec *record) numbers(start, end int64) map[string]run.Ops {
+func (rec *record) numbers(start, end int64) (kinds map[string]run.Ops, shards []run.Ops) {
 	tallies := map[string]*tally{allKinds: {}}
+	byShard := make([]tally, rec.plan.Target.Shards())
 	of := func(kind string) *tally {
 		t := tallies[kind]
 		if t == nil {
@@ -117,20 +119,31 @@ func (rec *record) numbers(start, end int64) map[string]run.Ops {
 	}
 	for i := range rec.ops {
 		o := &rec.ops[i]
-		if o.Due >= start && o.Due < end {
-			of(string(o.Kind)).add(o)
-			of(allKinds).add(o)
+		due := o.Due >= start && o.Due < end
+		done := o.Outcome == history.OK && o.Return >= start && o.Return < end
+		if !due && !done {
+			continue
 		}
-		if o.Outcome == history.OK && o.Return >= start && o.Return < end {
-			of(string(o.Kind)).done++
-			of(allKinds).done++
+		for _, t := range [...]*tally{of(string(o.Kind)), of(allKinds), &byShard[slots.ShardOf(o.Key, len(byShard))]} {
+			if due {
+				t.add(o)
+			}
+			if done {
+				t.done++
+			}
 		}
 	}
-	out := map[string]run.Ops{}
+	seconds := float64(end-start) / 1e9
+	kinds = map[string]run.Ops{}
 	for kind, t := range tallies {
-		out[kind] = t.ops(float64(end-start) / 1e9)
+		kinds[kind] = t.ops(seconds)
 	}
-	return out
+	if len(byShard) > 1 {
+		for i := range byShard {
+			shards = append(shards, byShard[i].ops(seconds))
+		}
+	}
+	return kinds, shards
 }
 
 // samples returns the operations as package stats wants them.

@@ -50,13 +50,9 @@ func Summary(w io.Writer, _ fs.FS, r run.Result) error {
 	}
 	b.WriteString("\n## Phases\n\n| phase | op | rate/s | p50 | p90 | p99 | p99.9 | max | n | fail | unknown |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, p := range r.Phases {
-		for _, k := range kindsOf(r.Phases) {
-			o, ok := p.Ops[k]
-			if !ok {
-				continue
-			}
-			q := o.Response
-			fmt.Fprintf(&b, "| %s | %s | %.0f | %s | %s | %s | %s | %s | %d | %d | %d |\n", p.Name, k, o.Rate,
+		for _, row := range rowsOf(p, kindsOf(r.Phases)) {
+			o, q := row.Ops, row.Response
+			fmt.Fprintf(&b, "| %s | %s | %.0f | %s | %s | %s | %s | %s | %d | %d | %d |\n", p.Name, row.name, o.Rate,
 				Duration(q.P50), Duration(q.P90), Duration(q.P99), Duration(q.P999), Duration(q.Max), q.N, o.Fail, o.Unknown)
 		}
 	}

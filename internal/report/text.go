@@ -340,6 +340,28 @@ func kindsOf(phases []run.Phase) []string {
 	})
 }
 
+// A row is one line of a phase's numbers.
+type row struct {
+	name string
+	run.Ops
+}
+
+// shownShards is how many shards get lines of their own; result.json has all.
+const shownShards = 8
+
+// rowsOf returns a phase's lines: by kind, and if there are several but not many, by shard.
+func rowsOf(p run.Phase, kinds []string) (rows []row) {
+	for _, k := range kinds {
+		if o, ok := p.Ops[k]; ok {
+			rows = append(rows, row{k, o})
+		}
+	}
+	for i, o := range p.Shards[:min(len(p.Shards), shownShards)] {
+		rows = append(rows, row{fmt.Sprint("shard ", i), o})
+	}
+	return rows
+}
+
 func boolInt(b bool) int {
 	if b {
 		return 1
@@ -353,12 +375,12 @@ func phases(b *bytes.Buffer, r run.Result) {
 	}
 	fmt.Fprintf(b, "\n%-10s %-7s %9s %9s %9s %9s %9s %8s %8s\n", "Phase", "op", "rate/s", "p50", "p99", "max", "n", "fail", "unknown")
 	for _, p := range r.Phases {
-		for _, k := range kindsOf(r.Phases) {
-			o, ok := p.Ops[k]
-			if !ok || o.Response.N == 0 && k != "all" {
+		for _, row := range rowsOf(p, kindsOf(r.Phases)) {
+			o := row.Ops
+			if o.Response.N == 0 && row.name != "all" {
 				continue
 			}
-			fmt.Fprintf(b, "%-10s %-7s %9.0f %9s %9s %9s %9d %8d %8d\n", p.Name, k, o.Rate,
+			fmt.Fprintf(b, "%-10s %-7s %9.0f %9s %9s %9s %9d %8d %8d\n", p.Name, row.name, o.Rate,
 				Duration(o.Response.P50), Duration(o.Response.P99), Duration(o.Response.Max), o.Response.N, o.Fail, o.Unknown)
 		}
 	}

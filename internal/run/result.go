@@ -53,6 +53,8 @@ type Phase struct {
 	Start int64          `json:"start_ns"`
 	End   int64          `json:"end_ns"`
 	Ops   map[string]Ops `json:"ops"` // by kind of operation, and "all"
+	// Shards are those on the keys of each shard, where there are several.
+	Shards []Ops `json:"shards,omitempty"`
 }
 
 // Ops counts and times the operations that were due in an interval.
