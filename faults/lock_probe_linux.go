@@ -33,8 +33,14 @@ type lockProbe struct {
 	wg     sync.WaitGroup
 
 	mu            sync.Mutex
-	reads, writes []asked
+	reads, writes series
 	err           error // the last
+}
+
+// A series are requests of one kind, one after the other.
+type series struct {
+	done []asked
+	now  time.Time // since when one is under way; zero: none is
 }
 
 // asked is one request.
@@ -55,20 +61,20 @@ func startLockProbe(ns *os.File, ip netip.Addr, all []netip.Addr, pause time.Dur
 	for _, a := range all {
 		p.all = append(p.all, clientAddr(a))
 	}
-	p.again(ctx, p.keepReading)
-	p.again(ctx, p.keepWriting)
+	p.again(ctx, &p.reads, p.keepReading)
+	p.again(ctx, &p.writes, p.keepWriting)
 	return p
 }
 
 func clientAddr(ip netip.Addr) string { return netip.AddrPortFrom(ip, clientPort).String() }
 
 // again does what ends with an error, again and again until ctx ends.
-func (p *lockProbe) again(ctx context.Context, do func(context.Context) error) {
+func (p *lockProbe) again(ctx context.Context, s *series, do func(context.Context) error) {
 	p.wg.Go(func() {
 		for ctx.Err() == nil {
 			err := do(ctx)
 			p.mu.Lock()
-			p.err = err
+			p.err, s.now = err, time.Time{}
 			p.mu.Unlock()
 			sleep(ctx, max(p.pause, 5*time.Millisecond))
 		}
@@ -95,11 +101,11 @@ func (p *lockProbe) keepReading(ctx context.Context) error {
 		return err
 	}
 	for {
-		at := time.Now()
+		p.begin(&p.reads)
 		if _, err := c.do("GET", p.key); err != nil {
 			return err
 		}
-		p.note(&p.reads, at)
+		p.end(&p.reads)
 		if !sleep(ctx, p.pause) {
 			return ctx.Err()
 		}
@@ -121,7 +127,7 @@ func (p *lockProbe) keepWriting(ctx context.Context) error {
 		return err
 	}
 	for n := time.Now().UnixNano(); ; n += 2 {
-		at := time.Now()
+		p.begin(&p.writes)
 		if _, err := lead.do("SET", p.key, strconv.FormatInt(n, 10)); err != nil {
 			return err
 		}
@@ -138,7 +144,7 @@ func (p *lockProbe) keepWriting(ctx context.Context) error {
 				got, _ = strconv.ParseInt(text, 10, 64) // nothing is there at first
 			}
 		}
-		p.note(&p.writes, at)
+		p.end(&p.writes)
 		if !sleep(ctx, p.pause) {
 			return ctx.Err()
 		}
@@ -169,29 +175,40 @@ func (p *lockProbe) leader(ctx context.Context) (*line, error) {
 	return nil, fmt.Errorf("find who takes writes: %w", err)
 }
 
-func (p *lockProbe) note(to *[]asked, at time.Time) {
+func (p *lockProbe) begin(s *series) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(*to) == maxAsked {
-		*to = append((*to)[:0], (*to)[maxAsked/2:]...)
-	}
-	*to = append(*to, asked{at, time.Since(at)})
+	s.now = time.Now()
 }
 
-// took returns how long the requests took that were begun in a time, and the
-// last error, if there are none.
-func (p *lockProbe) took(of *[]asked, from, to time.Time) (ds []time.Duration, err error) {
+func (p *lockProbe) end(s *series) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, a := range *of {
+	if len(s.done) == maxAsked {
+		s.done = append(s.done[:0], s.done[maxAsked/2:]...)
+	}
+	s.done = append(s.done, asked{s.now, time.Since(s.now)})
+	s.now = time.Time{}
+}
+
+// took returns how long the requests took that were begun in a time. If none has
+// come to its end, it is the one under way, with the time it has taken so far, and
+// the last error, if there is none.
+func (p *lockProbe) took(s *series, from, to time.Time) (ds []time.Duration, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range s.done {
 		if !a.at.Before(from) && a.at.Before(to) {
 			ds = append(ds, a.took)
 		}
 	}
-	if ds == nil {
-		return nil, p.err
+	switch {
+	case ds != nil:
+		return ds, nil
+	case !s.now.IsZero() && s.now.Before(to):
+		return []time.Duration{to.Sub(s.now)}, nil
 	}
-	return ds, nil
+	return nil, p.err
 }
 
 // A line is a connection that speaks the Redis protocol. It closes with its ctx.

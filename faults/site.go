@@ -387,6 +387,8 @@ func disturbs(a string, at Site, b string, bt Site) bool {
 		return family(b) == "disk" && shareNode || family(b) == "neighbour"
 	case "cpu":
 		return family(b) == "neighbour" || family(b) != "net" && (family(b) != "disk" || powerless(b)) && shareNode
+	case "lock": // its probe's writes go through the leader, a quorum and their disks, wherever they are
+		return family(b) != "clock"
 	default: // gc, process: pings answered by the node itself
 		return family(b) == "net" && shareLink(true) || family(b) != "net" && (family(b) != "disk" || powerless(b)) && shareNode
 	}

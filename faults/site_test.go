@@ -251,6 +251,9 @@ func TestDisturbs(t *testing.T) {
 		{"a throttled node answers pings late", "gc.pause", nodes("n1"), "cpu.quota", nodes("n1"), true},
 		{"the client's link carries the pings", "process.pause", nodes("n1"), "net.delay", links("client", "n1"), true},
 		{"the peers' links do not", "process.pause", nodes("n1"), "net.delay", links("n2", "n1"), false},
+		{"a write that is seen needs a quorum's disks", "lock.hold", nodes("n1"), "disk.delay", nodes("n2"), true},
+		{"no lock waits for a clock", "lock.hold", nodes("n1"), "clock.skew", nodes("n1"), false},
+		{"who waits for a lock answers pings", "process.pause", nodes("n1"), "lock.hold", nodes("n2"), false},
 		{"a frozen node cannot be throttled", "cpu.quota", nodes("n1"), "process.pause", nodes("n1"), true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
