@@ -52,7 +52,7 @@ func (r *Row) net(d, v Dose, off func(got, want float64) float64) {
 	percent := func(name string) string { return fmt.Sprintf("%.4g%%", v.Float(name)) }
 	switch r.Kind {
 	case "net.delay":
-		want := lawOf(d)(0.5)
+		want := lawOf(d, 0)(0.5)
 		r.Requested = short(d.Duration("add"))
 		if d.Duration("jitter") > 0 {
 			r.Requested += " ± " + short(d.Duration("jitter")) + " " + d.String("dist")

@@ -145,8 +145,9 @@ func pace(links int, lo, hi, sum float64) float64 {
 // A law is the distribution of a delay, by its quantiles.
 type law func(q float64) time.Duration
 
-// lawOf returns what distribution a dose asks for.
-func lawOf(d Dose) law {
+// lawOf returns what distribution a dose asks for, on a link that took base
+// before: no packet arrives before it was sent, but it may be earlier than then.
+func lawOf(d Dose, base time.Duration) law {
 	add, jitter := d.Duration("add"), d.Duration("jitter")
 	if trace, err := plan.ParseDurations(d.String("trace")); err == nil {
 		slices.Sort(trace)
@@ -163,7 +164,7 @@ func lawOf(d Dose) law {
 		default:
 			spread = 2*q - 1
 		}
-		return max(0, add+time.Duration(spread*float64(jitter)))
+		return max(-base, add+time.Duration(spread*float64(jitter)))
 	}
 }
 
@@ -222,7 +223,7 @@ func (m *delayMeter) Baseline(ctx context.Context) (Reading, error) {
 
 func (m *delayMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
 	m.watch(ctx)
-	want := lawOf(d)
+	want := lawOf(d, 0)
 	patience := want(0.999) + arriveBy
 	var sum []time.Duration
 	var bad []string
@@ -239,7 +240,7 @@ func (m *delayMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 		case len(extra) < 3:
 			bad = append(bad, fmt.Sprintf("%s: %d of %d probes arrived in %s", l, len(extra), len(seen), short(m.looks.length())))
 		default:
-			if why, ok := want.fits(extra, corrOf(d), d.String("order") == "keep", delayShare, delayLeast+m.noise(i)); !ok {
+			if why, ok := lawOf(d, quantile(m.base[i], 0.5)).fits(extra, corrOf(d), d.String("order") == "keep", delayShare, delayLeast+m.noise(i)); !ok {
 				bad = append(bad, fmt.Sprintf("%s: %s (n=%d)", l, why, len(extra)))
 			}
 		}
@@ -285,7 +286,7 @@ func (m *linkMeter) leftAlone(bad *[]string) time.Duration {
 }
 
 func (m *delayMeter) Healed(ctx context.Context) (Reading, Answer, error) {
-	return m.healed(ctx, max(min(lawOf(m.dose)(0.5)/4, 10*time.Millisecond), delayLeast))
+	return m.healed(ctx, max(min(lawOf(m.dose, 0)(0.5)/4, 10*time.Millisecond), delayLeast))
 }
 
 // healed looks whether probes arrive again and within most of the baseline.

@@ -43,7 +43,7 @@ func TestLawIsWhatTheWireDraws(t *testing.T) {
 			t.Run(fmt.Sprint(dist, " ", jitter), func(t *testing.T) {
 				got := drawn(t, wire.Impairment{Delay: add, Jitter: jitter, Dist: dist}, 2000)
 				dose := func(add, jitter time.Duration, dist wire.Dist) law {
-					return lawOf(Dose{"add_ns": int64(add), "jitter_ns": int64(jitter), "dist": string(dist)})
+					return lawOf(Dose{"add_ns": int64(add), "jitter_ns": int64(jitter), "dist": string(dist)}, 0)
 				}
 				if why, ok := dose(add, jitter, dist).fits(got, 0, false, delayShare, delayLeast); !ok {
 					t.Error(why)
@@ -62,7 +62,7 @@ func TestLawIsWhatTheWireDraws(t *testing.T) {
 		}
 	}
 	uniform := drawn(t, wire.Impairment{Delay: add, Jitter: 15 * testTick}, 2000)
-	if _, ok := lawOf(Dose{"add_ns": int64(add), "jitter_ns": int64(8700 * time.Microsecond), "dist": "normal"}).fits(uniform, 0, false, delayShare, delayLeast); ok {
+	if _, ok := lawOf(Dose{"add_ns": int64(add), "jitter_ns": int64(8700 * time.Microsecond), "dist": "normal"}, 0).fits(uniform, 0, false, delayShare, delayLeast); ok {
 		t.Error("a uniform distribution is taken for a normal one of the same deviation")
 	}
 }
@@ -172,5 +172,23 @@ func TestATrainCountsIfItCameInWithinATurn(t *testing.T) {
 	const want = (83 + headers) * 8 / 500e-6
 	if got := m.ratesOf(0, turn); len(got) != 1 || math.Abs(got[0]-want) > 1 {
 		t.Errorf("rates %v, want %v once", got, want)
+	}
+}
+
+// TestLawOnALinkThatTakesTime: a jitter on a distant link may let packets
+// arrive earlier than without it, which none can on a near one.
+func TestLawOnALinkThatTakesTime(t *testing.T) {
+	const far = 33 * testTick
+	dose := Dose{"add_ns": int64(10 * testTick), "jitter_ns": int64(6 * testTick), "dist": "normal"}
+	imp, err := delayOf(dose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := beyond(drawn(t, wire.Compose(imp, wire.Impairment{Delay: far, Jitter: testTick / 2, Ordered: true}), 2000), far)
+	if why, ok := lawOf(dose, far).fits(got, 0, false, delayShare, delayLeast); !ok {
+		t.Error(why)
+	}
+	if _, ok := lawOf(dose, 0).fits(got, 0, false, delayShare, delayLeast); ok {
+		t.Error("it is taken for that of a near link")
 	}
 }

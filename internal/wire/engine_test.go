@@ -491,6 +491,16 @@ func TestCompose(t *testing.T) {
 			[]Impairment{{RateBitsPerSec: 10, QueueBytes: 1}, {RateBitsPerSec: 5, QueueBytes: 2}, {Delay: ms}},
 			Impairment{RateBitsPerSec: 5, QueueBytes: 2, Delay: ms},
 		},
+		{
+			"a jitter that lets packets overtake does so over an ordered link",
+			[]Impairment{{Delay: ms, Jitter: 3 * ms, Ordered: true}, {Delay: ms, Jitter: 4 * ms, Dist: Normal}},
+			Impairment{Delay: 2 * ms, Jitter: 5 * ms, Dist: Normal},
+		},
+		{
+			"what has no jitter leaves the order alone",
+			[]Impairment{{Delay: ms, Jitter: ms, Ordered: true}, {Delay: ms}, {Loss: 0.5}},
+			Impairment{Delay: 2 * ms, Jitter: ms, Ordered: true, Loss: 0.5},
+		},
 		{"a partition stays", []Impairment{{Partition: true}, {Delay: ms}}, Impairment{Partition: true, Delay: ms}},
 		{"the worst bursts win", []Impairment{{GE: rare}, {GE: burst}}, Impairment{GE: burst, Loss: rare.Mean()}},
 		{"whatever their order", []Impairment{{GE: burst}, {GE: rare}}, Impairment{GE: burst, Loss: rare.Mean()}},

@@ -216,7 +216,8 @@ func (i Impairment) Validate() error {
 //   - of several traces the first is kept, and other delays come on top;
 //   - of losses of every nth packet the most frequent wins, of the first n the most;
 //   - the lowest rate wins, with its queue;
-//   - one Ordered orders all.
+//   - packets keep their order if each of the jitters and traces keeps it: of
+//     links in a row, one that lets packets overtake is enough.
 //
 // The order of the arguments does not matter, except that the first of equals wins.
 func Compose(faults ...Impairment) Impairment {
@@ -224,9 +225,11 @@ func Compose(faults ...Impairment) Impairment {
 	either := func(a, b float64) float64 { return a + b - a*b }
 	var jitter float64
 	var largest time.Duration
+	free := false // some jitter or trace lets packets overtake
 	for _, f := range faults {
 		all.Partition = all.Partition || f.Partition
 		all.Ordered = all.Ordered || f.Ordered
+		free = free || !f.Ordered && (f.Jitter > 0 || f.Trace != "")
 		all.Delay += f.Delay
 		jitter = math.Hypot(jitter, float64(f.Jitter))
 		if f.Jitter > largest {
@@ -261,6 +264,7 @@ func Compose(faults ...Impairment) Impairment {
 	if all.Ahead == all.Delay {
 		all.Ahead = 0
 	}
+	all.Ordered = all.Ordered && !free
 	all.Jitter = time.Duration(math.Round(jitter))
 	return all
 }
