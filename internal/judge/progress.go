@@ -78,21 +78,33 @@ func (rec *record) writes() []shardWrites {
 }
 
 func (rec *record) progressOf(w shardWrites, faults []run.Fault) run.Progress {
-	longest := run.Progress{Verdict: progressOK}
+	longest, excused := run.Progress{}, run.Progress{}
 	for _, quiet := range rec.quiet(faults) {
-		if p := rec.standstill(w, quiet); p.End-p.Start >= int64(hangAfter) && p.Tried >= hangTried && p.End-p.Start > longest.End-longest.Start {
+		p := rec.standstill(w, quiet)
+		silent := p.End - p.Start
+		if silent < int64(hangAfter) || p.Tried < hangTried {
+			continue
+		}
+		if stood := rec.stood(span{p.Start, p.End}); silent-stood < int64(hangAfter) {
+			p.Verdict, p.Why = unknown, fmt.Sprintf("no write was acknowledged for %v from %s on, but the load generator itself stood still for %v of it",
+				round(time.Duration(silent)), seconds(p.Start), round(time.Duration(stood)))
+			if silent > excused.End-excused.Start {
+				excused = p
+			}
+			continue
+		}
+		if silent > longest.End-longest.Start {
 			longest = p
 		}
 	}
-	if late := time.Duration(loadLateness(rec)); longest.End > longest.Start && late > hangAfter/2 {
-		longest.Verdict, longest.Why = unknown, fmt.Sprintf("no write was acknowledged for %v, but the testbed itself stood still for %v", round(time.Duration(longest.End-longest.Start)), round(late))
-		return longest
-	}
-	if longest.End > longest.Start {
+	switch {
+	case longest.End > longest.Start:
 		longest.Verdict = hang
 		longest.Why = fmt.Sprintf("hang: no write was acknowledged for %v from %s on, of %d tried, although no fault was in force and a quorum was there",
 			round(time.Duration(longest.End-longest.Start)), seconds(longest.Start), longest.Tried)
 		return longest
+	case excused.End > excused.Start:
+		return excused
 	}
 	longest = rec.standstill(w, span{w.calls[0], max(rec.end(), w.calls[0])})
 	longest.Verdict = progressOK
@@ -103,10 +115,20 @@ func (rec *record) progressOf(w shardWrites, faults []run.Fault) run.Progress {
 	return longest
 }
 
-// loadLateness is the longest that the load generator was late.
-func loadLateness(rec *record) int64 {
+// stood returns for how long of s the load generator itself stood still, by its
+// own account of when it did. Without that, as in older runs, the longest that it
+// ever was late may have been then.
+func (rec *record) stood(s span) (sum int64) {
 	e, _ := rec.last(run.LoadEnded)
-	return int64(number(e.Data, "lateness_max_ns"))
+	all, ok := e.Data["still"].([]any)
+	if !ok {
+		return min(int64(number(e.Data, "lateness_max_ns")), s.end-s.start)
+	}
+	for _, x := range all {
+		m, _ := x.(map[string]any)
+		sum += max(min(int64(number(m, "end_ns")), s.end)-max(int64(number(m, "start_ns")), s.start), 0)
+	}
+	return sum
 }
 
 type span struct{ start, end int64 }

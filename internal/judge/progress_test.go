@@ -112,6 +112,24 @@ func TestProgressAndReplicas(t *testing.T) {
 			st.add(shardState("n1", 1, 9, "bb"))
 			st.add(shardState("n2", 1, 8, "aa"))
 		}, progressOK, unknown, run.Pass, ""},
+		{"a hang beside an older standstill of the testbed", func(st *story) {
+			st.plan.Phases[3].End *= 2
+			st.longer()
+			st.silence(8500*ms, 15*s)
+			st.stills(1*s, 4*s)
+		}, hang, unknown, run.Fail, "hang: no write was acknowledged for"},
+		{"a hang of a testbed that stood still for a part of it", func(st *story) {
+			st.plan.Phases[3].End *= 2
+			st.longer()
+			st.silence(8500*ms, 15*s)
+			st.stills(9*s, 10*s, 12*s, 13*s)
+		}, unknown, unknown, run.Inconclusive, "no write was acknowledged for"},
+		{"a hang of a testbed that stood still for less than can explain it", func(st *story) {
+			st.plan.Phases[3].End *= 2
+			st.longer()
+			st.silence(8500*ms, 15*s)
+			st.stills(9*s, 10*s)
+		}, hang, unknown, run.Fail, "hang: no write was acknowledged for"},
 		{"nothing open during the fault", func(st *story) {
 			st.ops = st.ops[:200]
 			st.without(run.LoadEnded)
@@ -132,6 +150,15 @@ func TestProgressAndReplicas(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stills lets the load generator stand still from each first time to each second.
+func (st *story) stills(times ...int64) {
+	var all []any
+	for i := 0; i < len(times); i += 2 {
+		all = append(all, map[string]any{"start_ns": times[i], "end_ns": times[i+1]})
+	}
+	st.event(run.LoadEnded).Data["still"] = all
 }
 
 // longer lets the workload go on until 16 s.

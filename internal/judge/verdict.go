@@ -55,6 +55,7 @@ func (j *judgement) decide() {
 	}
 	note(run.Fail, j.missed(run.Fail))
 	note(run.Inconclusive, doubt)
+	note(run.Inconclusive, j.stoodStill())
 	note(run.Inconclusive, j.undecided())
 	note(run.Inconclusive, nothingObserved(j.checked))
 	note(run.Inconclusive, j.unread())
@@ -66,6 +67,15 @@ func (j *judgement) decide() {
 		why = j.passed()
 	}
 	res.Verdict, res.ExitCode, res.Why = verdict, verdict.ExitCode(), oneLine(why)
+}
+
+// stoodStill says that writes were silent for so long that it would be a hang,
+// had not the load generator stood still; empty if there was no such time.
+func (j *judgement) stoodStill() string {
+	if p := j.res.Progress; p.Verdict == unknown && p.End > p.Start { // else nothing was tried
+		return p.Why
+	}
+	return ""
 }
 
 // headline is the first line of a text that may quote a log, which the event keeps.
@@ -195,7 +205,7 @@ func (j *judgement) passed() string {
 // expectations evaluates every sentence, and weakens what cannot be known.
 func (j *judgement) expectations(doubt string) {
 	unsteady := j.unsteady()
-	excuse := cmp.Or(doubt, j.rec.busy())
+	excuse := cmp.Or(doubt, j.rec.busy(), j.stoodStill())
 	j.res.Expectations = []run.Expectation{}
 	for _, p := range j.rec.plan.Expect {
 		e, about := j.evaluate(p)

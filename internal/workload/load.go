@@ -115,6 +115,7 @@ type load struct {
 	offered, dropped                 int64 // the pacer's
 	lateMu                           sync.Mutex
 	late                             stats.Hist
+	still                            []Still
 }
 
 // run offers the load until spec.End, ctx's end or a failing recorder. It
@@ -198,7 +199,9 @@ func (l *load) pace(ctx context.Context) {
 		if l.sleep(ctx, l.clock.Time(due)) != nil {
 			return
 		}
-		for now := l.clock.Now(); due <= now && due < l.spec.End; {
+		now := l.clock.Now()
+		l.stood(due, now)
+		for due <= now && due < l.spec.End {
 			l.offered++
 			it := item{row: row, due: due, queued: now - due}
 			if l.free.Load() > 0 && len(l.queue) == 0 {
@@ -217,6 +220,24 @@ func (l *load) pace(ctx context.Context) {
 				now = l.clock.Now() // a burst takes time itself
 			}
 		}
+	}
+}
+
+// stood notes that what was due at from was done at to only, for no fault of the target's.
+func (l *load) stood(from, to time.Duration) {
+	if to-from < stillLeast {
+		return
+	}
+	l.lateMu.Lock()
+	defer l.lateMu.Unlock()
+	// They come in the order of their ends, nearly: those of clients overlap.
+	if n := len(l.still); n > 0 && int64(from) <= l.still[n-1].End {
+		last := &l.still[n-1]
+		last.Start, last.End = min(last.Start, int64(from)), max(last.End, int64(to))
+		return
+	}
+	if len(l.still) < stillMost {
+		l.still = append(l.still, Still{int64(from), int64(to)})
 	}
 }
 
@@ -296,6 +317,7 @@ func (l *load) lateBy(it item, call time.Duration) {
 	late := it.queued
 	if it.idle {
 		late = call - it.due
+		l.stood(it.due, call)
 	}
 	l.lateMu.Lock()
 	l.late.Record(int64(late))
@@ -401,7 +423,7 @@ func (l *load) report() Report {
 	r := Report{
 		Offered: l.offered, Sent: l.sent.Load(), OK: l.ok.Load(), Fail: l.fail.Load(), Unknown: l.unknown.Load(),
 		Dropped: l.dropped, Unsent: l.unsent.Load(), MaxInFlight: l.maxInFlight.Load(), MaxQueued: l.maxQueued.Load(),
-		SpoolBytes: l.rec.Bytes(),
+		SpoolBytes: l.rec.Bytes(), Still: append([]Still{}, l.still...),
 		Lateness: Lateness{
 			P50: l.late.Quantile(0.5), P90: l.late.Quantile(0.9), P99: l.late.Quantile(0.99),
 			P999: l.late.Quantile(0.999), Max: l.late.Max(), N: l.late.N(),

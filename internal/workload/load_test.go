@@ -516,3 +516,38 @@ func TestReasonIsOneBoundedLine(t *testing.T) {
 		}
 	}
 }
+
+// TestALoadSaysWhenItStoodStillItself has the pacer sleep for too long once.
+func TestALoadSaysWhenItStoodStillItself(t *testing.T) {
+	const at, long = 300 * time.Millisecond, 400 * time.Millisecond
+	light, s := someLoad, &store{}
+	light.Rate, light.Clients = 200, 4
+	spec := Spec{
+		Zero: clock.Raw() + int64(10*time.Millisecond), Load: light,
+		Seed: 42, Rate: 200, End: time.Second, Endpoints: []Endpoint{{Node: "n1"}},
+	}
+	p, err := newPool(t.Context(), spec, s, history.NewRecorder(io.Discard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	slept := false
+	rep, err := p.run(t.Context(), func(ctx context.Context, until time.Time) error {
+		if !slept && !until.Before(p.clock.Time(at)) {
+			slept = true
+			until = until.Add(long)
+		}
+		return sleepUntil(ctx, until)
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(rep.Still, func(s Still) bool { return s.Start <= int64(at+50*time.Millisecond) && s.End >= int64(at+long) })
+	if i < 0 {
+		t.Errorf("still = %+v, want one from %v to %v", rep.Still, at, at+long)
+	}
+	got, _ := rep.Data()["still"].([]any)
+	if len(got) != len(rep.Still) {
+		t.Errorf("event data has still = %v", got)
+	}
+}

@@ -29,7 +29,22 @@ type Report struct {
 	MaxInFlight int64    `json:"max_in_flight"` // operations sent and unanswered
 	MaxQueued   int64    `json:"max_queued"`    // operations waiting for a free client
 	SpoolBytes  int64    `json:"spool_bytes"`
+	// Still are the times in which the generator itself stood still, in order. In
+	// a closed loop nothing is due, so that there are none.
+	Still []Still `json:"still"`
 }
+
+// A Still is a time, in ns of the run, in which something was due, could have
+// been done, and was not.
+type Still struct {
+	Start int64 `json:"start_ns"`
+	End   int64 `json:"end_ns"`
+}
+
+const (
+	stillLeast = 100 * time.Millisecond // far more than a garbage collection or a tick
+	stillMost  = 1000                   // are kept: a generator that often starved is no witness anyway
+)
 
 // Lateness of the pacer.
 type Lateness struct {
