@@ -131,13 +131,32 @@ func Calibrate(ctx context.Context, exe string, families []string) (_ []Row, err
 		}
 		for _, d := range grid[k.kind].doses {
 			r, err := b.calibrate(ctx, k, cand, d, grid[k.kind].hold)
-			if err != nil {
+			switch {
+			case ctx.Err() != nil || errors.Is(err, errStays):
 				return rows, fmt.Errorf("calibrate %s: %w", k.kind, err)
+			case err != nil: // the others can be measured all the same
+				r = Row{Kind: k.kind, Provider: cand.name, Requested: doseWords(d), Verdict: RowOff, Why: err.Error()}
 			}
 			rows = append(rows, r)
 		}
 	}
 	return rows, nil
+}
+
+// errStays marks a fault that could not be healed: after it nothing can be measured.
+var errStays = errors.New("the fault stays")
+
+// doseWords is a dose that was not measured.
+func doseWords(d Dose) string {
+	var out []string
+	for k, v := range d {
+		if at, ok := v.(int64); ok && strings.HasSuffix(k, "_ns") {
+			v, k = short(time.Duration(at)), strings.TrimSuffix(k, "_ns")
+		}
+		out = append(out, fmt.Sprintf("%s %v", k, v))
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
 }
 
 // quick are the kinds that stand for their mechanisms in a quick look, in the
@@ -249,7 +268,9 @@ func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose, hold
 	if _, err := m.Baseline(ctx); err != nil {
 		return r, err
 	}
+	begun := time.Now()
 	inj, err := by.Inject(ctx, site, d)
+	injected := time.Since(begun)
 	if err != nil {
 		return r, err
 	}
@@ -258,13 +279,17 @@ func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose, hold
 	cancel()
 	heal, cancel := context.WithTimeout(context.WithoutCancel(ctx), healWithin)
 	defer cancel()
+	begun = time.Now()
 	if e := inj.Heal(heal); e != nil {
-		return r, errors.Join(err, fmt.Errorf("heal: %w", e))
+		return r, errors.Join(err, fmt.Errorf("%w: heal: %w", errStays, e))
 	}
+	healed := time.Since(begun)
 	if err == nil {
 		err = ctx.Err()
 	}
-	return calibrated(k.kind, by.name, d, reading, answer), err
+	r = calibrated(k.kind, by.name, d, reading, answer)
+	r.InjectNS, r.HealNS = int64(injected), int64(healed)
+	return r, err
 }
 
 // leader returns the node that leads now.
@@ -334,7 +359,7 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 		want := cmp.Or(d.Duration("add"), d.Duration("length"))
 		r.Requested, r.MeasuredP50 = short(want), short(v.Duration("p50"))
 		r.MeasuredP99 = short(cmp.Or(v.Duration("p99"), v.Duration("max")))
-		r.ErrorPct = off(v.Float("p50_ns"), float64(want))
+		r.ErrorPct, r.ErrorNS = off(v.Float("p50_ns"), float64(want)), int64(v.Duration("p50")-want)
 	}
 	r.ErrorPct = float64(int64(r.ErrorPct*100)) / 100
 	return r

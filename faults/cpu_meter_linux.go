@@ -439,7 +439,9 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 				taken = 100 * float64(b.others-a.others) / float64(max(b.others-a.others+b.node-a.node, 1))
 			}
 			m.taken = append(m.taken, taken)
-			m.ours = append(m.ours, 100*float64(b.others-a.others)/float64(max(b.when.Sub(a.when), 1))/float64(m.cpus[n.Name()]))
+			// Less what the run used beside its nodes before: that is not burnt.
+			burnt := 100*float64(b.others-a.others)/float64(max(b.when.Sub(a.when), 1)) - m.idle
+			m.ours = append(m.ours, burnt/float64(m.cpus[n.Name()]))
 			m.spins, m.since, m.waits = append(m.spins, look), append(m.since, before), append(m.waits, wait)
 		}
 	}

@@ -61,7 +61,7 @@ func (r *Row) net(d, v Dose, off func(got, want float64) float64) {
 		if sd := v.Duration("sd"); sd > 0 {
 			r.Sigma = short(sd)
 		}
-		r.ErrorPct = off(v.Float("p50_ns"), float64(want))
+		r.ErrorPct, r.ErrorNS = off(v.Float("p50_ns"), float64(want)), int64(v.Duration("p50")-want)
 	case "net.rate":
 		r.Requested, r.MeasuredP50 = rate(d.Float("limit_bits_per_s")), rate(v.Float("bits_per_s"))
 		if sd := v.Float("sd_bits_per_s"); sd > 0 {

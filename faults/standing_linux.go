@@ -68,7 +68,7 @@ func (m *takeMeter) Undone(_ context.Context, d Dose) string {
 		if err != nil {
 			return ""
 		}
-		used := 100*float64(now[i].others-was[i].others)/float64(now[i].when.Sub(was[i].when))/float64(cpus) - m.idle
+		used := (100*float64(now[i].others-was[i].others)/float64(now[i].when.Sub(was[i].when)) - m.idle) / float64(cpus)
 		if used < asked/4 {
 			m.verdict = fmt.Sprintf("%s: burners used %.1f %% of a CPU, not %.4g %%", n.Name(), max(used, 0), asked)
 		}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"brownout/faults"
@@ -334,26 +333,4 @@ func join(a, b string) string {
 		return a + b
 	}
 	return a + "; " + b
-}
-
-func calibrate(ctx context.Context, families []string, format string) error {
-	o, err := newOutput(format)
-	if err != nil {
-		return err
-	}
-	if err := needRoot("calibrate"); err != nil {
-		return err
-	}
-	rows, err := faults.Calibrate(ctx, self, families)
-	if o.json {
-		return errors.Join(err, o.print(rows))
-	}
-	w := tabwriter.NewWriter(o.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FAULT\tPROVIDER\tREQUESTED\tMEASURED (P50)\tP99\tSIGMA\tN\tERROR\tVERDICT")
-	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%+.2f %%\t%s\n",
-			r.Kind, r.Provider, r.Requested, r.MeasuredP50, r.MeasuredP99, r.Sigma, r.N, r.ErrorPct, strings.TrimSpace(r.Verdict+" "+r.Why+" "+r.Cure))
-	}
-	err = errors.Join(err, w.Flush())
-	return err
 }

@@ -150,14 +150,14 @@ for all kinds and many doses. ~ marks what was measured beyond its tolerance jus
 func calibrateCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use:   "calibrate [FAMILY...]",
+		Use:   "calibrate [FAMILY...|all]",
 		Short: "Inject each fault at several doses and print requested and measured (root)",
 		Long: `Inject each fault at several doses on a cluster of its own and print what was
-asked for and what was measured. A family takes two to four minutes; doctor takes
-a look of ten seconds.`,
+asked for and what was measured. A family takes up to four minutes, all of them some
+ten; doctor takes a look of ten seconds. docs/CALIBRATION.md is what -o md prints.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return calibrate(cmd.Context(), args, format) },
 	}
-	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text, json or md")
 	return cmd
 }
 
