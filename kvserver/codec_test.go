@@ -13,28 +13,6 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-func FuzzEntry(f *testing.F) {
-	f.Add(appendEntry(nil, nil))
-	f.Add(appendEntry(nil, []op{{kind: opSet, args: [][]byte{[]byte("k"), []byte("v")}}}))
-	f.Add(appendEntry(nil, []op{{kind: opAppend, args: [][]byte{{}, {0}}, session: []byte("s"), seq: math.MaxUint64}, {kind: opDBSize}}))
-	f.Add(appendEntry(nil, []op{{kind: opMSet, args: [][]byte{{1}, {2}, {3}, {4}}}, {kind: opDel, args: [][]byte{{1}, {2}, {3}}}}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		ops, err := decodeEntry(b, nil)
-		if err != nil {
-			return
-		}
-		again, err := decodeEntry(appendEntry(nil, ops), nil)
-		if err != nil {
-			t.Fatalf("what was decoded does not decode again: %v", err)
-		}
-		if diff := cmp.Diff(ops, again, cmp.AllowUnexported(op{})); diff != "" {
-			t.Fatalf("round trip (-first +second):\n%s", diff)
-		}
-		// Whatever decodes can be applied.
-		newFSM(Config{}).ApplyBatch([]*raft.Log{{Index: 1, Data: b}})
-	})
-}
-
 func FuzzSnapshot(f *testing.F) {
 	f.Add(snapshotOf(f, newFSM(Config{})))
 	f.Add(snapshotOf(f, filledFSM(20)))

@@ -31,6 +31,10 @@ type Config struct {
 	Lock  string `json:"lock,omitempty"`  // of the state: "rw" (default), "global", "sharded", "lockfree-read"
 	Kick  bool   `json:"kick,omitempty"`  // on its very first start, this node stands for election at once: of several shards, for every len(Peers)-th, from that of its own place in Peers
 
+	Codec       string `json:"codec,omitempty"`        // of entries: "binary" (default), "protobuf", "json", "xml", "gob", "msgpack", "avro"; nodes read all of them
+	CodecBloat  int    `json:"codec_bloat,omitempty"`  // bytes of padding that each command carries in its entry
+	CodecFields int    `json:"codec_fields,omitempty"` // fields with names that it carries, and nobody needs
+
 	Shards int `json:"shards,omitempty"` // Raft groups, each with its share of the keys; default 1; must not change once the cluster has started
 
 	LockShards int `json:"lock_shards,omitempty"` // locks of mode "sharded", over which keys are spread; default 16
@@ -141,6 +145,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.LockShards = cmp.Or(c.LockShards, 16)
 	}
 	c.LockDump = cmp.Or(c.LockDump, Duration(500*time.Millisecond))
+	c.Codec = cmp.Or(c.Codec, codecBinary)
 	c.LeaderWrite = cmp.Or(c.LeaderWrite, "parallel")
 	c.Shards = cmp.Or(c.Shards, 1)
 	c.Heartbeat = cmp.Or(c.Heartbeat, Duration(time.Second))
@@ -202,6 +207,9 @@ func (c Config) check() error {
 		bad("lock_shards: lock is %s, and only %s has shards", c.Lock, lockSharded)
 	case c.Lock == lockSharded && (c.LockShards < 1 || c.LockShards > parts):
 		bad("lock_shards: %d is not in 1..%d", c.LockShards, parts)
+	}
+	if _, err := codecCalled(c.Codec); err != nil {
+		bad("codec: %w", err)
 	}
 	if !slices.Contains([]string{"parallel", "first"}, c.LeaderWrite) {
 		bad("leader_write: %q is none of parallel, first", c.LeaderWrite)
@@ -273,6 +281,8 @@ func (c Config) checkNumbers() (errs []error) {
 		min, max int
 	}{
 		{"shards", c.Shards, 1, slots.MaxShards},
+		{"codec_bloat", c.CodecBloat, 0, maxBloat},
+		{"codec_fields", c.CodecFields, 0, maxFields},
 		{"max_batch", c.MaxBatch, 1, 1 << 16},
 		{"max_batch_bytes", c.MaxBatchBytes, 1 << 10, 8 << 20},
 		{"max_queue", c.MaxQueue, 1, 1 << 24},

@@ -135,3 +135,29 @@ func TestLockModesAreChecked(t *testing.T) {
 		}
 	}
 }
+
+func TestCodecsAreChecked(t *testing.T) {
+	for _, tt := range []struct {
+		codec         string
+		bloat, fields int
+		want          string // part of the error; "" for none
+	}{
+		{"", 0, 0, ""},
+		{"avro", maxBloat, maxFields, ""},
+		{"yaml", 0, 0, `codec: "yaml" is none of binary, protobuf, json, xml, gob, msgpack, avro`},
+		{"json", maxBloat + 1, 0, "codec_bloat: 1048577 is not in 0..1048576"},
+		{"json", 0, -1, "codec_fields: -1 is not in 0..1000"},
+	} {
+		c, err := ParseConfig([]byte(goodConfig))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Codec, c.CodecBloat, c.CodecFields = tt.codec, tt.bloat, tt.fields
+		switch got, err := c.withDefaults(); {
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("codec %q: %v, want %q", tt.codec, err, tt.want)
+		case tt.want == "" && (err != nil || got.Codec == ""):
+			t.Errorf("codec %q became %q, %v", tt.codec, got.Codec, err)
+		}
+	}
+}

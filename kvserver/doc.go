@@ -73,6 +73,15 @@
 // has its answer: -UNKNOWN downstream ... says that the write is done here, and that
 // nobody knows of the cache.
 //
+// # Codecs
+//
+// The form of entries, in logs and between nodes, is a choice as well, to see what
+// serialization costs (codec.go): "binary" (default), or what a service would have
+// used, "protobuf", "json", "xml", "gob", "msgpack", "avro"; codec_bloat and
+// codec_fields make each command as fat as verbose interfaces do. An entry's first
+// byte tells its codec, so nodes of different codecs, and of logs written with
+// others, work together.
+//
 // # What it does not do
 //
 // No expiry, no types but strings, no membership changes: the set of nodes is

@@ -8,13 +8,19 @@ import (
 
 // A Raft entry holds many commands, in the order in which they were proposed:
 //
-//	entry   = version(1) count command*
-//	command = kind [session seq] nargs arg*      session and seq only if kind has bit 0x80
-//	session = arg
+//	entry   = codec(1) what the codec makes of it
+//
+// This file has the codec that is meant to be used, binary. Others (codec.go) are
+// there to see what they cost. Binary makes of an entry:
+//
+//	count command*
+//	command = kind [session seq] [extras] nargs arg*      session and seq only if kind has bit 0x80,
+//	session = arg                                         extras only if it has bit 0x40
+//	extras  = nfields (name value)* padding               each an arg; read and forgotten
 //	arg     = length bytes
 //
-// All numbers but version and kind are unsigned varints. A node that meets a
-// version or kind it does not know stops: to guess would be to diverge.
+// All numbers but codec and kind are unsigned varints. A node that meets a
+// codec or kind it does not know stops: to guess would be to diverge.
 const entryVersion = 1
 
 // Limits that every node must share, for replicas decide by them.
@@ -43,7 +49,11 @@ const (
 	opEnd
 )
 
-const onceBit = 0x80
+// Bits of a command's kind.
+const (
+	onceBit   = 0x80
+	extrasBit = 0x40
+)
 
 // arity gives the least number of arguments and the size of the groups that may repeat beyond.
 var arity = [opEnd]struct{ min, step int }{
@@ -79,24 +89,51 @@ func (o *op) size() int {
 	return n
 }
 
-func appendEntry(b []byte, ops []op) []byte {
-	b = append(b, entryVersion)
+func appendCommands(b []byte, ops []op, x *extras) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(len(ops)))
 	for i := range ops {
 		o := &ops[i]
+		kind := byte(o.kind)
 		if o.session != nil {
-			b = append(b, byte(o.kind)|onceBit)
+			kind |= onceBit
+		}
+		if !x.empty() {
+			kind |= extrasBit
+		}
+		b = append(b, kind)
+		if o.session != nil {
 			b = appendBytes(b, o.session)
 			b = binary.AppendUvarint(b, o.seq)
-		} else {
-			b = append(b, byte(o.kind))
+		}
+		if !x.empty() {
+			b = x.append(b)
 		}
 		b = binary.AppendUvarint(b, uint64(len(o.args)))
 		for _, a := range o.args {
 			b = appendBytes(b, a)
 		}
 	}
-	return b
+	return b, nil
+}
+
+func (x *extras) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(x.fields)))
+	for _, f := range x.fields {
+		b = appendBytes(appendBytes(b, f.Name), f.Value)
+	}
+	return appendBytes(b, x.padding)
+}
+
+// skipExtras passes over what append has written.
+func (r *reader) skipExtras() {
+	n := r.uvarint()
+	if n > uint64(len(r.b)) {
+		r.short = true
+		return
+	}
+	for range 2*n + 1 {
+		r.bytes()
+	}
 }
 
 func appendBytes[T []byte | string](b []byte, s T) []byte {
@@ -105,15 +142,8 @@ func appendBytes[T []byte | string](b []byte, s T) []byte {
 
 var errShort = errors.New("entry is cut short")
 
-// decodeEntry appends the commands of an entry to ops. They point into b.
-func decodeEntry(b []byte, ops []op) ([]op, error) {
-	if len(b) == 0 {
-		return nil, errShort
-	}
-	if b[0] != entryVersion {
-		return nil, fmt.Errorf("entry version %d is unknown", b[0])
-	}
-	r := reader{b: b[1:]}
+func decodeCommands(b []byte, ops []op) ([]op, error) {
+	r := reader{b: b}
 	count := r.uvarint()
 	if count > uint64(len(r.b)) { // a command takes at least two bytes
 		return nil, errShort
@@ -121,10 +151,13 @@ func decodeEntry(b []byte, ops []op) ([]op, error) {
 	flat := make([][]byte, 0, 2*count)
 	for range count {
 		k := r.byte()
-		o := op{kind: opKind(k &^ onceBit)}
+		o := op{kind: opKind(k &^ (onceBit | extrasBit))}
 		if k&onceBit != 0 {
 			o.session = r.bytes()
 			o.seq = r.uvarint()
+		}
+		if k&extrasBit != 0 {
+			r.skipExtras()
 		}
 		nargs := r.uvarint()
 		if nargs > uint64(len(r.b)) {

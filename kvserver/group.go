@@ -51,7 +51,7 @@ func newGroup(s *server, index int) *group {
 	}
 	g.stand = s.c.Kick && (s.c.Shards == 1 || s.c.Peers[index%len(s.c.Peers)].ID == s.c.ID)
 	g.fsm.bugs = newFSMBugs(s.c)
-	g.fsm.notes, g.fsm.group = s.notes, uint8(index)
+	g.fsm.notes, g.fsm.group, g.fsm.codec = s.notes, uint8(index), s.codec
 	g.fsm.locks.meter, g.fsm.locks.faults, g.fsm.locks.watch = &s.locks, &s.lockFaults, &s.lockWatch
 	return g
 }
@@ -133,8 +133,8 @@ func (g *group) startRaft() error {
 	if err := g.checkMembers(peers); err != nil {
 		return err
 	}
-	g.writes = newProposer(g.raft, g.c, g.redirect)
-	g.writes.notes = g.notes
+	g.writes = newProposer(g.raft, g.c, g.fsm.codec, g.redirect)
+	g.writes.notes, g.writes.group = g.notes, uint8(g.index)
 	if g.c.Downstream != nil {
 		read := func(ops []op, res []result) { g.fsm.read(ops, res, false) }
 		g.writes.through = newThrough(g.c, read, g.down)

@@ -31,7 +31,11 @@ func words(kind opKind, args ...string) op {
 }
 
 func entryOf(index uint64, ops ...op) *raft.Log {
-	return &raft.Log{Index: index, Type: raft.LogCommand, Data: appendEntry(nil, ops)}
+	b, err := appendCommands([]byte{entryVersion}, ops, &extras{})
+	if err != nil {
+		panic(err)
+	}
+	return &raft.Log{Index: index, Type: raft.LogCommand, Data: b}
 }
 
 // TestLockModesAgree has state machines of all modes do the same, with many keys

@@ -37,6 +37,7 @@ type Metrics struct {
 	SentAhead  uint64  `json:"sent_ahead"`  // messages with entries sent before they were in the leader's own log
 	AheadAsked uint64  `json:"ahead_asked"` // of these, those whose answers were of use
 
+	Codec Codec `json:"codec"`
 	Locks Locks `json:"locks"`
 
 	Downstream *DownstreamMetrics `json:"downstream,omitempty"`
@@ -67,6 +68,22 @@ type Locks struct {
 	ApplyHold Latency `json:"apply_hold"` // the rest of it
 	ReadWait  Latency `json:"read_wait"`
 	ReadHold  Latency `json:"read_hold"`
+}
+
+// Codec says what coding entries costs. Encoding is a leader's, decoding everybody's.
+type Codec struct {
+	Name       string `json:"name"`        // in force for what is proposed here
+	BloatBytes int    `json:"bloat_bytes"` // of padding in each command
+	Fields     int    `json:"fields"`      // that it carries in vain
+	Encode     Coding `json:"encode"`
+	Decode     Coding `json:"decode"`
+}
+
+// Coding sums up entries that were encoded, or decoded.
+type Coding struct {
+	Entry    Latency `json:"entry"` // one event for each entry
+	Commands uint64  `json:"commands"`
+	Bytes    uint64  `json:"bytes"` // of encoded entries
 }
 
 // ShardMetrics are those of one shard, with the meaning they have in Metrics.
@@ -107,6 +124,7 @@ func (s *server) metrics() Metrics {
 	m := Metrics{
 		AtNS: now.UnixNano(), UptimeNS: now.Sub(s.started).Nanoseconds(),
 		Clients: s.front.clients.Load(), Commands: s.front.commands.Load(), Failures: s.front.failures.Load(),
+		Codec: s.codec.summary(),
 		Locks: Locks{
 			Mode: s.c.Lock, Shards: s.c.LockShards, ApplyWait: s.locks.applyWait.summary(), ApplyHold: s.locks.applyHold.summary(),
 			ReadWait: s.locks.readWait.summary(), ReadHold: s.locks.readHold.summary(),

@@ -89,6 +89,8 @@ type proposer struct {
 	limits   Config
 	redirect func() string // why this node cannot take a write: MOVED or UNAVAIL and the rest
 	notes    *stages.Recorder
+	group    uint8 // for notes
+	codec    *codecState
 	wake     chan struct{}
 	dirty    dirtyState
 	through  *through // downstream; nil: nowhere
@@ -103,8 +105,8 @@ type proposer struct {
 	commit            histogram
 }
 
-func newProposer(r *raft.Raft, limits Config, redirect func() string) *proposer {
-	return &proposer{raft: r, limits: limits, redirect: redirect, wake: make(chan struct{}, 1)}
+func newProposer(r *raft.Raft, limits Config, codec *codecState, redirect func() string) *proposer {
+	return &proposer{raft: r, limits: limits, codec: codec, redirect: redirect, wake: make(chan struct{}, 1)}
 }
 
 // submit queues c.ops, all or none. If it returns "", the call will be answered;
@@ -152,38 +154,40 @@ func (p *proposer) run(ctx context.Context) {
 		case <-p.wake:
 		}
 		for {
-			batch := p.take(&entry)
+			coding := p.codec.now.Load()
+			batch := p.take(&entry, coding)
 			if len(batch) == 0 || ctx.Err() != nil {
 				break
 			}
-			p.propose(batch, entry)
+			p.propose(batch, entry, coding)
 		}
 	}
 }
 
 // take moves the head of the queue to the batch in flight.
-func (p *proposer) take(entry *[]op) []slot {
+func (p *proposer) take(entry *[]op, coding *coding) []slot {
 	clear(*entry)
 	*entry = (*entry)[:0]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.inflight)
 	p.inflight = p.inflight[:0]
-	bytes, n := 0, 0
+	bytes, whole, n := 0, 0, 0
 	for _, s := range p.queue {
-		if len(p.inflight) >= p.limits.MaxBatch || bytes >= p.limits.MaxBatchBytes {
+		if len(p.inflight) >= p.limits.MaxBatch || whole >= p.limits.MaxBatchBytes {
 			break
 		}
 		n++
 		if !s.open() { // timed out
 			continue
 		}
-		size := s.c.ops[s.i].size()
-		if bytes+size > p.limits.MaxBatchBytes && len(p.inflight) > 0 {
+		weight := coding.weight(&s.c.ops[s.i])
+		if whole+weight > p.limits.MaxBatchBytes && len(p.inflight) > 0 {
 			n--
 			break
 		}
-		bytes += size
+		whole += weight
+		bytes += s.c.ops[s.i].size()
 		p.inflight = append(p.inflight, s)
 		*entry = append(*entry, s.c.ops[s.i])
 	}
@@ -197,17 +201,22 @@ func (p *proposer) take(entry *[]op) []slot {
 }
 
 // propose makes one entry of ops and waits for its fate.
-func (p *proposer) propose(batch []slot, ops []op) {
+func (p *proposer) propose(batch []slot, ops []op, coding *coding) {
 	start := time.Now()
 	size := 8
 	for i := range ops {
-		size += ops[i].size()
+		size += coding.weight(&ops[i])
 	}
 	// The buffer lives on in Raft's log cache: it is never used again here.
-	entry := appendEntry(make([]byte, 0, size), ops)
+	entry, err := p.codec.encode(coding, ops, size)
+	if err != nil {
+		p.refuse(batch, "ERR "+err.Error())
+		return
+	}
+	encoded := p.notes.Now()
 	f := p.raft.Apply(entry, time.Duration(p.limits.Timeout))
 	end := p.proposed(batch, ops, entry)
-	err := f.Error()
+	err = f.Error()
 	end()
 	if err == nil {
 		res := f.Response().([]result)
@@ -215,6 +224,10 @@ func (p *proposer) propose(batch []slot, ops []op) {
 		p.entries.Add(1)
 		p.commands.Add(uint64(len(res)))
 		at := passage{proposed: p.notes.At(start), answered: p.notes.Now(), index: f.Index()}
+		p.notes.Note(&stages.Record{
+			Kind: stages.Encode, Group: p.group, Peer: stages.NoPeer, N: uint32(len(entry)), A: f.Index(), B: f.Index(),
+			T: [9]int64{stages.EncodeBegun: at.proposed, stages.EncodeDone: encoded},
+		})
 		if p.through != nil {
 			p.through.deliver(batch, ops, res, at)
 			return
@@ -226,12 +239,15 @@ func (p *proposer) propose(batch []slot, ops []op) {
 		p.mu.Unlock()
 		return
 	}
-	text := p.fate(err)
+	p.refuse(batch, p.fate(err))
+}
+
+func (p *proposer) refuse(batch []slot, text string) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, s := range batch {
 		s.answer(failure(text))
 	}
-	p.mu.Unlock()
 }
 
 // fate says what an error of [raft.Raft.Apply] means for the commands in the

@@ -81,6 +81,7 @@ type server struct {
 	storm   gcStorm
 	clock   wallClock
 	locks   lockMeter
+	codec   *codecState
 
 	lockFaults lockFaults
 	lockWatch  lockWatch
@@ -103,6 +104,9 @@ func (s seams) around(l link) link {
 // open brings up everything but the goroutines of run.
 func open(c Config, logTo io.Writer, between seams) (_ *server, err error) {
 	s := &server{c: c, started: time.Now()}
+	if s.codec, err = newCodecState(c); err != nil {
+		return nil, err
+	}
 	s.lockWatch.limit, s.lockWatch.dir = time.Duration(c.LockDump), c.Dumps
 	if c.MutexProfile > 0 || c.BlockProfile > 0 {
 		ProfileRequest{c.MutexProfile, int64(c.BlockProfile)}.set()
@@ -177,7 +181,7 @@ func (s *server) listen() error {
 
 // run serves until ctx ends, then closes everything in order.
 func (s *server) run(ctx context.Context) error {
-	s.log.Info("serving", "clients", s.c.Client, "raft", s.c.Raft, "log", s.c.Log, "reads", s.c.Reads, "lock", s.c.Lock, "shards", s.c.Shards,
+	s.log.Info("serving", "clients", s.c.Client, "raft", s.c.Raft, "log", s.c.Log, "reads", s.c.Reads, "lock", s.c.Lock, "codec", s.c.Codec, "shards", s.c.Shards,
 		"after", time.Since(s.started).Round(time.Microsecond))
 	g, ctx := errgroup.WithContext(ctx)
 	// Clients are served a little longer than ctx, so that what they wait for still gets its answer.

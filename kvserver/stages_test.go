@@ -91,10 +91,14 @@ func TestARequestsStagesAreNoted(t *testing.T) {
 		return func(r *stages.Record) bool { return r.Kind == kind && r.A <= index && index <= r.B }
 	}
 	rising("write", put.T[stages.Received], put.T[stages.Parsed], put.T[stages.Queued], put.T[stages.Proposed], put.T[stages.Answered], put.T[stages.Encoding], put.T[stages.Sent])
+	coded := one(leader, "encode", holds(stages.Encode))
+	if coded.T[stages.EncodeBegun] != put.T[stages.Proposed] || coded.N == 0 {
+		t.Errorf("encoded at %v, %d bytes; proposed at %d", coded.T, coded.N, put.T[stages.Proposed])
+	}
 	own := one(leader, "store", holds(stages.Store))
-	rising("leader's log", append([]int64{put.T[stages.Proposed]}, own.T[:stages.StoreDone+1]...)...)
+	rising("leader's log", append([]int64{put.T[stages.Proposed], coded.T[stages.EncodeDone]}, own.T[:stages.StoreDone+1]...)...)
 	applied := one(leader, "apply", holds(stages.Apply))
-	rising("apply", own.T[stages.StoreDone], applied.T[stages.ApplyBegun], applied.T[stages.ApplyLocked], applied.T[stages.ApplyDone], put.T[stages.Answered])
+	rising("apply", own.T[stages.StoreDone], applied.T[stages.ApplyBegun], applied.T[stages.ApplyDecoded], applied.T[stages.ApplyLocked], applied.T[stages.ApplyDone], put.T[stages.Answered])
 	acked := 0
 	for i, conf := range k.conf {
 		if conf.ID == leader {

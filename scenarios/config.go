@@ -16,7 +16,7 @@ import (
 type setting struct {
 	name, doc    string
 	words        []string
-	time         bool
+	time, bytes  bool
 	least, most  int64 // of a count, or ns of a duration
 	defaultValue string
 }
@@ -27,6 +27,9 @@ var kvserverConfig = []setting{
 	{name: "log", words: []string{"wal", "bolt", "memory"}, defaultValue: "wal", doc: "where the Raft log lives; memory survives nothing"},
 	{name: "shards", least: 1, most: slots.MaxShards, defaultValue: "1", doc: "Raft groups, each with its share of the keys and a leader of its own"},
 	{name: "reads", words: []string{"readindex", "lease", "local"}, defaultValue: "readindex", doc: "how reads are answered; only readindex is linearizable whatever happens"},
+	{name: "codec", words: []string{"binary", "protobuf", "json", "xml", "gob", "msgpack", "avro"}, defaultValue: "binary", doc: "of log entries, on disks and between nodes; nodes read all of them"},
+	{name: "codec_bloat", bytes: true, least: 0, most: 1 << 20, defaultValue: "0B", doc: "padding that each command carries in its entry"},
+	{name: "codec_fields", least: 0, most: 1000, defaultValue: "0", doc: "fields of about 40 bytes that each command carries and nobody needs"},
 	{name: "lock", words: []string{"global", "rw", "sharded", "lockfree-read"}, defaultValue: "rw", doc: "of the state, between who applies and who reads: one mutex, one readers-writer lock, lock_shards of them by key, or none for readers"},
 	{name: "lock_shards", least: 1, most: 256, defaultValue: "16", doc: "locks over which lock: sharded spreads the keys; only with it"},
 	{name: "lock_dump", time: true, least: int64(time.Millisecond), most: int64(time.Minute), defaultValue: "500ms", doc: "a wait for a lock of the state by which the node writes down what all its goroutines do, in its notes"},
@@ -65,11 +68,22 @@ func (c setting) canonical(t string) (string, error) {
 		}
 		return quantity.Duration(v), err
 	}
-	v, err := quantity.ParseCount(t)
+	v, err := c.number(t)
 	if err == nil && (v < c.least || v > c.most) {
 		err = fmt.Errorf("%s is not in %d..%d", t, c.least, c.most)
 	}
 	return strconv.FormatInt(v, 10), err
+}
+
+// number parses a count, or a size, which is its bytes once it is canonical.
+func (c setting) number(t string) (int64, error) {
+	if c.bytes {
+		if v, err := strconv.ParseInt(t, 10, 64); err == nil {
+			return v, nil
+		}
+		return quantity.ParseSize(t)
+	}
+	return quantity.ParseCount(t)
 }
 
 func (c setting) spec(store func(string)) *spec {
@@ -83,6 +97,8 @@ func (c setting) spec(store func(string)) *spec {
 	switch {
 	case c.time:
 		l.pattern = durationPattern
+	case c.bytes:
+		l.pattern = sizePattern
 	case c.words == nil:
 		l.integer, l.least, l.most, l.pattern = true, c.least, c.most, countPattern
 	}

@@ -35,7 +35,7 @@ expect:
 func TestParseWholeFormat(t *testing.T) {
 	got, err := Parse([]byte(`version: 1
 name: whole
-target: {kind: kvserver, nodes: 5, config: {log: bolt, reads: lease, heartbeat: 300ms, lease: 200ms, snapshot_threshold: 10k}}
+target: {kind: kvserver, nodes: 5, config: {log: bolt, reads: lease, heartbeat: 300ms, lease: 200ms, snapshot_threshold: 10k, codec: xml, codec_bloat: 4KiB}}
 network: {delay: 200us, jitter: 20µs}
 workload:
   keys: {count: 10k, dist: zipf 1.2}
@@ -69,7 +69,7 @@ seed: 18446744073709551615
 	}
 	want := &Scenario{
 		Name:    "whole",
-		Target:  Target{Kind: "kvserver", Nodes: 5, Config: map[string]string{"log": "bolt", "reads": "lease", "heartbeat": "300ms", "lease": "200ms", "snapshot_threshold": "10000"}},
+		Target:  Target{Kind: "kvserver", Nodes: 5, Config: map[string]string{"log": "bolt", "reads": "lease", "heartbeat": "300ms", "lease": "200ms", "snapshot_threshold": "10000", "codec": "xml", "codec_bloat": "4096"}},
 		Network: plan.Network{Delay: 200 * time.Microsecond, Jitter: 20 * time.Microsecond},
 		Workload: Workload{
 			Keys: Keys{10_000, "zipf", 1.2}, Value: 1024,

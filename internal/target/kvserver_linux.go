@@ -211,8 +211,12 @@ func (t *KVServer) Metrics(ctx context.Context, admin string) (map[string]float6
 	}
 	for name, l := range map[string]kvserver.Latency{
 		"lock_apply_wait": m.Locks.ApplyWait, "lock_apply_hold": m.Locks.ApplyHold, "lock_read_wait": m.Locks.ReadWait, "lock_read_hold": m.Locks.ReadHold,
+		"codec_encode": m.Codec.Encode.Entry, "codec_decode": m.Codec.Decode.Entry,
 	} {
 		v[name+"_count"], v[name+"_ns"], v[name+"_max_ns"] = float64(l.Count), float64(l.SumNS), float64(l.MaxNS)
+	}
+	for name, c := range map[string]kvserver.Coding{"codec_encode": m.Codec.Encode, "codec_decode": m.Codec.Decode} {
+		v[name+"_commands"], v[name+"_bytes"] = float64(c.Commands), float64(c.Bytes)
 	}
 	if d := m.Downstream; d != nil {
 		v["downstream_queued"], v["downstream_writes"], v["downstream_failed"] = float64(d.Queued), float64(d.Writes), float64(d.Failed)

@@ -56,6 +56,7 @@ type entry struct {
 type node struct {
 	name          string
 	members       []string
+	encode        []stages.Record
 	store, apply  []stages.Record
 	through       []stages.Record
 	send, receive []stages.Record
@@ -124,7 +125,7 @@ func (n *Notes) readNodes(fsys fs.FS, zero int64) error {
 		}
 	}
 	for _, nd := range n.nodes {
-		for _, recs := range [][]stages.Record{nd.store, nd.apply, nd.send, nd.receive, nd.through} {
+		for _, recs := range [][]stages.Record{nd.encode, nd.store, nd.apply, nd.send, nd.receive, nd.through} {
 			slices.SortStableFunc(recs, func(a, b stages.Record) int { return cmp.Compare(a.T[0], b.T[0]) })
 		}
 	}
@@ -159,6 +160,8 @@ func (n *Notes) read(fsys fs.FS, name string, zero int64) error {
 		case stages.Request:
 			n.entries[entry{nd.name, position{rec.Group, rec.B}}]++
 			n.byHash[rec.A] = append(n.byHash[rec.A], request{nd, rec})
+		case stages.Encode:
+			nd.encode = append(nd.encode, rec)
 		case stages.Store:
 			nd.store = append(nd.store, rec)
 		case stages.Apply:

@@ -133,6 +133,9 @@ func (n *Notes) replicate(s *Story, r *request, t *way) {
 	at := position{r.Group, r.B}
 	from, until := r.T[stages.Proposed], r.T[stages.Answered]
 	s.Quorum = len(leader.members)/2 + 1
+	if e := find(leader.encode, at, from, until, nil); e != nil {
+		t.to("encode commands", leader.name, e.T[stages.EncodeDone])
+	}
 	own := find(leader.store, at, from, until, nil)
 	if own == nil {
 		t.gap = true
@@ -189,12 +192,14 @@ func (n *Notes) replicate(s *Story, r *request, t *way) {
 		t.to("commit", leader.name, s.Commit)
 	}
 	t.to("apply queue", leader.name, applied.T[stages.ApplyBegun])
-	t.to("lock wait", leader.name, applied.T[stages.ApplyLocked])
-	t.to("apply", leader.name, applied.T[stages.ApplyDone])
-	s.Applied = []Stage{
-		{"lock wait", leader.name, applied.T[stages.ApplyBegun], applied.T[stages.ApplyLocked]},
-		{"apply", leader.name, applied.T[stages.ApplyLocked], applied.T[stages.ApplyDone]},
+	p := way{at: applied.T[stages.ApplyBegun]}
+	if decoded := applied.T[stages.ApplyDecoded]; decoded != 0 { // else its node knew no such stage
+		p.to("decode commands", leader.name, decoded)
 	}
+	p.to("lock wait", leader.name, applied.T[stages.ApplyLocked])
+	p.to("apply", leader.name, applied.T[stages.ApplyDone])
+	s.Applied = p.stages
+	t.follow("", s.Applied)
 }
 
 func quorum(copies []Copy) (n int) {

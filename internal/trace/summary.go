@@ -189,11 +189,11 @@ func (n *Notes) summary(c Class, p Period) (Summary, bool) {
 // order is that of the stages on a request's way.
 var order = []string{
 	"waits in the client", "network from the client", "decode", "hand over",
-	"confirm leadership", "proposal queue", "raft takes it",
+	"confirm leadership", "proposal queue", "encode commands", "raft takes it",
 	"leader's log: write and sync", "leader's log: encode", "leader's log: write", "leader's log: fsync", "leader's log: index", "to the senders",
 	"follower: send", "follower: network there", "follower: decode", "follower: raft takes it", "follower: write and sync",
 	"follower: encode", "follower: write", "follower: fsync", "follower: index", "follower: answer", "follower: network back",
-	"commit", "apply queue", "wake", "lock wait", "read", "apply", "downstream queue", "downstream", "answer queue", "encode and send", "network to the client",
+	"commit", "apply queue", "decode commands", "wake", "lock wait", "read", "apply", "downstream queue", "downstream", "answer queue", "encode and send", "network to the client",
 }
 
 // place is a stage's in order; what is not there comes last.

@@ -139,7 +139,11 @@ func (n *Notes) wordsOfEntry(s *Story, say func(string, ...any), took func(strin
 	if s.Beside > 0 {
 		beside = fmt.Sprintf(" with %d others", s.Beside)
 	}
-	say("It waited %s for the entry before it; then %s made it entry %d%s%s.", d(took("proposal queue")), s.Node, s.Index, n.ofShard(s), beside)
+	encoding := ""
+	if t := took("encode commands"); t > 0 {
+		encoding = "encoded it in " + d(t) + " and "
+	}
+	say("It waited %s for the entry before it; then %s %smade it entry %d%s%s.", d(took("proposal queue")), s.Node, encoding, s.Index, n.ofShard(s), beside)
 	if k := len(s.Log); k > 0 {
 		fsync := ""
 		for _, st := range s.Log {
@@ -173,7 +177,8 @@ func (n *Notes) wordsOfEntry(s *Story, say func(string, ...any), took func(strin
 			say("Who else made the quorum of %d was not seen.", s.Quorum)
 		}
 	}
-	say("It was applied %s later, after %s of waiting for the lock.", d(took("apply queue")+took("lock wait")+took("apply")), d(took("lock wait")))
+	decode, wait := took("decode commands"), took("lock wait")
+	say("It was applied %s later, after %s of decoding and %s of waiting for the lock.", d(took("apply queue")+decode+wait+took("apply")), d(decode), d(wait))
 }
 
 // waterfall draws stages one below the other between two times.

@@ -37,8 +37,9 @@ func records() map[string][]stages.Record {
 			{Kind: stages.Store, A: 42, B: 42, T: us(200, 210, 220, 390, 400)},
 			{Kind: stages.Send, Peer: 1, A: 42, B: 42, T: us(420, 425, 600)},
 			{Kind: stages.Send, Peer: 2, A: 42, B: 42, T: us(430, 435, 9000)},
-			{Kind: stages.Apply, A: 42, B: 42, T: us(650, 700, 750)},
+			{Kind: stages.Apply, A: 42, B: 42, T: us(650, 700, 750, 680)},
 			{Kind: stages.Request, A: stages.Hash("k1", ""), T: us(2010, 2020, 2030, 2100, 2110, 2120, 2130, 2140, 2150)},
+			{Kind: stages.Encode, A: 42, B: 42, N: 300, T: us(190, 197)},
 		},
 		"n2": {
 			{Kind: stages.Receive, Peer: 0, A: 42, B: 42, T: us(440, 445, 580)},
@@ -111,11 +112,11 @@ func TestStoryGoesDownstream(t *testing.T) {
 func TestStoryOfAWrite(t *testing.T) {
 	n := notes(t, records())
 	s := n.Story(&n.Ops[0])
-	want := "client waits in the client 50, client network to n1 50, n1 decode 10, n1 hand over 10, n1 proposal queue 70, n1 raft takes it 10, " +
+	want := "client waits in the client 50, client network to n1 50, n1 decode 10, n1 hand over 10, n1 proposal queue 70, n1 encode commands 7, n1 raft takes it 3, " +
 		"n1 leader's log: encode 10, n1 leader's log: write 10, n1 leader's log: fsync 170, n1 leader's log: index 10, n1 to the senders 20, " +
 		"n1 follower: send 5, n2 follower: network to n2 15, n2 follower: decode 5, n2 follower: raft takes it 5, " +
 		"n2 follower: encode 10, n2 follower: write 10, n2 follower: fsync 90, n2 follower: index 10, n2 follower: answer 10, n1 follower: network to n1 20, " +
-		"n1 apply queue 50, n1 lock wait 50, n1 apply 50, n1 wake 50, n1 answer queue 20, n1 encode and send 30, client network to the client 150"
+		"n1 apply queue 50, n1 decode commands 30, n1 lock wait 20, n1 apply 50, n1 wake 50, n1 answer queue 20, n1 encode and send 30, client network to the client 150"
 	if got := line(s.Stages); got != want {
 		t.Errorf("stages\n%s\nwant\n%s", got, want)
 	}

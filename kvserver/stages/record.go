@@ -38,6 +38,8 @@ const (
 	Lost
 	// Through is a run of entries A to B of which the leader wrote downstream what they changed.
 	Through
+	// Encode is a batch of commands that became the entry A (and B), of N bytes.
+	Encode
 	kinds
 )
 
@@ -46,7 +48,7 @@ const (
 	Received = iota // the command's last byte was read from the socket
 	Parsed          // and understood
 	Queued          // it waits for the proposer; a read, for the confirmation of leadership
-	Proposed        // handed to Raft; a read: leadership is confirmed
+	Proposed        // taken to be encoded for Raft, see Encode; a read: leadership is confirmed
 	Locking         // a read waits for the state's lock
 	Locked          // and has it
 	Answered        // its result is there
@@ -82,6 +84,13 @@ const (
 	ApplyBegun  = iota
 	ApplyLocked // the state's lock is held
 	ApplyDone
+	ApplyDecoded // between begun and locked: the entries are decoded
+)
+
+// Stages of an Encode.
+const (
+	EncodeBegun = iota // its commands were taken from the queue
+	EncodeDone
 )
 
 // Slow is the bit of a Request's Code that says that it was kept only because it
