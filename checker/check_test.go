@@ -179,7 +179,7 @@ func TestEveryPlantedBugIsFoundAtSize(t *testing.T) {
 	for i, b := range bugs {
 		t.Run(string(b), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, uint64(100+i)))
-			found, labels, runs := 0, map[string]int{}, rounds(t, 40)
+			found, labels, runs := 0, map[string]int{}, max(rounds(t, 40), 24) // a bug is found in a third of the runs or more
 			for range runs {
 				ops, ok := generate(rng, c, b)
 				if !ok {
@@ -322,31 +322,4 @@ func cpuTime() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-func BenchmarkCheck(b *testing.B) {
-	for _, bb := range []struct {
-		name string
-		c    genConfig
-	}{
-		{"100k operations, 1000 keys, 64 clients, 2% unknown", genConfig{ops: 100_000, clients: 64, keys: 1000, span: 1000, gap: 1000, unknown: 0.02, appends: true}},
-		{"1M operations, 1 key, 50 clients, 5% unknown", genConfig{ops: 1_000_000, clients: 50, keys: 1, span: 1000, gap: 1000, unknown: 0.05}},
-		{"1M operations, 1000 keys, 50 clients, 5% unknown", genConfig{ops: 1_000_000, clients: 50, keys: 1000, span: 1000, gap: 1000, unknown: 0.05}},
-		{"100k operations, 1 key, 3 at once, 2% unknown", genConfig{ops: 100_000, clients: 6, keys: 1, span: 1000, gap: 1000, unknown: 0.02}},
-	} {
-		b.Run(bb.name, func(b *testing.B) {
-			ops, _ := generate(rand.New(rand.NewPCG(1, 2)), bb.c, noBug)
-			b.ReportAllocs()
-			before := cpuTime()
-			for b.Loop() {
-				res, err := Check(context.Background(), ops, Options{Workers: 1})
-				if err != nil || res.Verdict != OK {
-					b.Fatal(res.Verdict, res.Why, res.Conflicts, err)
-				}
-			}
-			// Of the whole process, so with the garbage collector.
-			b.ReportMetric(float64((cpuTime()-before).Milliseconds())/float64(b.N), "cpu-ms")
-			b.ReportMetric(float64(len(ops))*float64(b.N)/b.Elapsed().Seconds(), "ops/s")
-		})
-	}
 }

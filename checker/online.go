@@ -19,15 +19,20 @@ import (
 //
 // It is not safe for concurrent use.
 type Online struct {
-	keys  map[string]*onlineKey
-	queue []queued // versions in the order of their first appearance
+	keys   map[string]*onlineKey
+	queue  []queued // versions in the order of their first appearance
+	recent []string // keys in that order
+	forgot bool     // a key was forgotten
 }
 
-// Bounds of what is remembered.
+// Bounds of what is remembered, some 60 MB of it (BenchmarkOnline).
 const (
 	maxZones   = 200_000                      // versions, of all keys
 	zoneWidth  = int64(50 * time.Millisecond) // of a bucket of versions by the time they were there
 	maxBuckets = 200                          // of a key: 10 s, or longer where little is written
+	allBuckets = 120_000                      // of all keys, for many keys have fewer each
+	minBuckets = 4
+	maxKeys    = 10_000
 )
 
 // A zone is what is known of a version: it was there by f, and still at s.
@@ -43,8 +48,8 @@ type queued struct {
 
 // A bucket holds, of the zones with f in it, the two with the largest s.
 type bucket struct {
-	at  int64
-	top [2]*zone
+	at, s int64 // s is the larger of theirs, or what it was
+	top   [2]*zone
 }
 
 type onlineKey struct {
@@ -64,8 +69,7 @@ func (c *Online) Add(o *history.Op) (text string, bad bool) {
 	}
 	k := c.keys[o.Key]
 	if k == nil {
-		k = &onlineKey{zones: map[string]*zone{"": {f: math.MinInt64, s: math.MinInt64}}}
-		c.keys[o.Key] = k
+		k = c.begin(o.Key)
 	}
 	x := op{Op: o}
 	if x.bare() {
@@ -87,6 +91,23 @@ func (c *Online) Add(o *history.Op) (text string, bad bool) {
 		text, bad = c.note(k, o, lastToken(o.Result), o.Return)
 	}
 	return text, bad
+}
+
+// begin remembers a new key, and forgets the oldest for it if there are too many.
+func (c *Online) begin(key string) *onlineKey {
+	// A key that was forgotten may have had bare deletes.
+	k := &onlineKey{zones: map[string]*zone{"": {f: math.MinInt64, s: math.MinInt64}}, blurred: c.forgot}
+	c.keys[key] = k
+	c.recent = append(c.recent, key)
+	if len(c.recent) > maxKeys {
+		old := c.keys[c.recent[0]]
+		old.zones, old.buckets = nil, nil // the queue may still know it
+		delete(c.keys, c.recent[0])
+		c.recent[0] = ""
+		c.recent = c.recent[1:]
+		c.forgot = true
+	}
+	return k
 }
 
 // tail bounds how much of a value is searched, in bytes.
@@ -134,7 +155,7 @@ func (c *Online) note(k *onlineKey, o *history.Op, token string, ret int64) (str
 	if z.f == never {
 		return "", false
 	}
-	k.offer(z)
+	k.offer(z, max(min(maxBuckets, allBuckets/len(c.keys)), minBuckets))
 	other := k.against(z)
 	if other == nil {
 		return "", false
@@ -156,6 +177,9 @@ func (k *onlineKey) against(z *zone) *zone {
 		return first
 	}
 	for i := len(k.buckets) - 1; i >= 0; i-- {
+		if k.buckets[i].s <= z.f {
+			continue // none of these was there later than z
+		}
 		for _, other := range k.buckets[i].top {
 			if other != nil && other != z && contradict(z, other) {
 				return other
@@ -167,8 +191,8 @@ func (k *onlineKey) against(z *zone) *zone {
 
 func contradict(a, b *zone) bool { return a.f < b.s && b.f < a.s }
 
-// offer puts a zone where others find it.
-func (k *onlineKey) offer(z *zone) {
+// offer puts a zone where others find it, in one of at most so many buckets.
+func (k *onlineKey) offer(z *zone, most int) {
 	if z.f == math.MinInt64 {
 		return
 	}
@@ -178,19 +202,23 @@ func (k *onlineKey) offer(z *zone) {
 		i--
 	}
 	if i == 0 || k.buckets[i-1].at != at {
-		if i == 0 && len(k.buckets) >= maxBuckets {
+		if i == 0 && len(k.buckets) >= most {
 			return // older than what is remembered
 		}
 		k.buckets = append(k.buckets, bucket{})
 		copy(k.buckets[i+1:], k.buckets[i:])
-		k.buckets[i] = bucket{at: at}
-		if len(k.buckets) > maxBuckets {
-			k.buckets = append(k.buckets[:0], k.buckets[1:]...)
-			i--
-		}
+		k.buckets[i] = bucket{at: at, s: math.MinInt64}
 		i++
+		if over := len(k.buckets) - most; over > 0 {
+			k.buckets = append(k.buckets[:0], k.buckets[over:]...)
+			if i -= over; i <= 0 {
+				return // there was a rush of keys, and this one is older than what is left
+			}
+		}
 	}
-	top := &k.buckets[i-1].top
+	b := &k.buckets[i-1]
+	b.s = max(b.s, z.s)
+	top := &b.top
 	switch {
 	case top[0] == z || top[1] == z:
 	case top[0] == nil:

@@ -50,7 +50,7 @@ var Models = []Model{KV, CASRegister, AppendList, Mutex}
 // About says what each format's words mean.
 const About = `Formats (--format; recognised by their first line if not given) and what they mean:
 
-  brownout    One JSON object a line, as in history.jsonl. ok: completed; fail: certainly
+  brownout    One JSON object a line, as in history.jsonl, or a run's history.bin. ok: completed; fail: certainly
               did not happen; unknown: may have happened, then or later. Times are
               call_ns and return_ns. Models kv (all kinds), cas-register (get, put, cas),
               append-list (get, append).
@@ -196,6 +196,8 @@ func detect(br *bufio.Reader) (Format, error) {
 	}
 	line, _, _ := bytes.Cut(rest, []byte("\n"))
 	switch {
+	case history.IsSpool(head):
+		return Brownout, nil
 	case len(rest) == 0:
 		return Brownout, nil // of nothing, all formats say the same
 	case bytes.HasPrefix(line, []byte(`{"`)) || bytes.HasPrefix(line, []byte(`{ "`)):
@@ -226,20 +228,19 @@ func short(b []byte) string {
 // kinds says which kinds of operation a model has.
 var kinds = map[Model]string{KV: "get put cas append delete", CASRegister: "get put cas", AppendList: "get append"}
 
-func readBrownout(r io.Reader, m Model) ([]history.Op, error) {
+func readBrownout(r *bufio.Reader, m Model) ([]history.Op, error) {
 	may, ok := kinds[m]
 	if !ok {
 		return nil, fmt.Errorf("model %q: a history of format brownout is of model kv, cas-register or append-list", m)
 	}
-	var ops []history.Op
-	for op, err := range history.Read(r) {
-		if err != nil {
-			return nil, err
-		}
+	ops, err := history.ReadAny(r)
+	if err != nil {
+		return nil, err
+	}
+	for i, op := range ops {
 		if !strings.Contains(may, string(op.Kind)) {
-			return nil, &history.LineError{Line: len(ops) + 1, Err: fmt.Errorf("kind %q is none of model %s: want %s", op.Kind, m, list(strings.Fields(may)))}
+			return nil, &history.LineError{Line: i + 1, Err: fmt.Errorf("kind %q is none of model %s: want %s", op.Kind, m, list(strings.Fields(may)))}
 		}
-		ops = append(ops, op)
 	}
 	return ops, nil
 }

@@ -175,3 +175,20 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+func TestASpoolIsRecognised(t *testing.T) {
+	var spool bytes.Buffer
+	rec := history.NewRecorder(&spool)
+	v := "v1"
+	rec.Log().Add(&history.Op{ID: 1, Key: "k1", Kind: history.Put, Value: &v, Outcome: history.OK, Call: 1, Return: 2})
+	if err := rec.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := Read(bytes.NewReader(spool.Bytes()), Options{})
+	if err != nil || h.Format != Brownout || len(h.Ops) != 1 || *h.Ops[0].Value != "v1" {
+		t.Errorf("%+v, %v", h, err)
+	}
+	if _, err := Read(bytes.NewReader(spool.Bytes()), Options{Model: AppendList}); err == nil {
+		t.Error("a put is no operation of an append-list")
+	}
+}

@@ -2,6 +2,7 @@ package history
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -252,8 +253,27 @@ func appendText(b []byte, s string) []byte {
 // A spoolReader decodes the records of one log.
 type spoolReader struct {
 	delta
-	in  []byte
-	bad bool
+	in   []byte
+	bad  bool
+	keys map[uint64]string // of keys that are numbers
+	free []string          // to point at: one allocation for many values
+}
+
+// Bounds of what a reader keeps to save allocations.
+const (
+	maxKeys = 1 << 16
+	strides = 256 // values
+)
+
+// keep returns a pointer to s.
+func (r *spoolReader) keep(s string) *string {
+	if len(r.free) == 0 {
+		r.free = make([]string, strides)
+	}
+	p := &r.free[0]
+	r.free = r.free[1:]
+	*p = s
+	return p
 }
 
 func (r *spoolReader) uvarint() uint64 {
@@ -293,16 +313,27 @@ func (r *spoolReader) key() string {
 	if n&1 != 0 {
 		return r.bytes(n >> 1)
 	}
-	return "k" + strconv.FormatUint(n>>1, 10)
+	n >>= 1
+	if key, ok := r.keys[n]; ok {
+		return key
+	}
+	key := "k" + strconv.FormatUint(n, 10)
+	if r.keys == nil {
+		r.keys = map[uint64]string{}
+	}
+	if len(r.keys) < maxKeys {
+		r.keys[n] = key
+	}
+	return key
 }
 
 func (r *spoolReader) value(id int64) *string {
 	n := r.uvarint()
 	if n&1 != 0 {
-		s := r.bytes(n >> 1)
-		return &s
+		return r.keep(r.bytes(n >> 1))
 	}
-	var b []byte
+	var most [64]byte
+	b := most[:0]
 	for range n >> 1 {
 		token := r.uvarint()
 		number := id - r.varint()
@@ -312,8 +343,7 @@ func (r *spoolReader) value(id int64) *string {
 		}
 		b = strconv.AppendInt(append(b, spoolTokens[token]...), number, 10)
 	}
-	s := string(b)
-	return &s
+	return r.keep(string(b))
 }
 
 // next decodes one record; it reports false if the bytes are none.
@@ -356,8 +386,8 @@ func (r *spoolReader) next() (op Op, ok bool) {
 	case head&oddValue != 0:
 		op.Value = r.value(op.ID)
 	case head&hasValue != 0:
-		s := spoolTokens[tokenOf(op.Kind)] + strconv.FormatInt(op.ID, 10)
-		op.Value = &s
+		var most [32]byte
+		op.Value = r.keep(string(strconv.AppendInt(append(most[:0], spoolTokens[tokenOf(op.Kind)]...), op.ID, 10)))
 	}
 	if head&hasExpect != 0 {
 		op.Expect = r.value(op.ID)
@@ -367,6 +397,9 @@ func (r *spoolReader) next() (op Op, ok bool) {
 	}
 	return op, !r.bad
 }
+
+// IsSpool reports whether a file that begins so is a spool.
+func IsSpool(head []byte) bool { return bytes.HasPrefix(head, []byte(spoolMagic)) }
 
 // ErrTorn says that a spool ends in the middle of a block, as it does when its
 // writer was killed. What came before is good.

@@ -127,16 +127,12 @@ func read(fsys fs.FS) (*record, error) {
 	if rec.events, err = run.ReadEvents(fsys); err != nil {
 		return nil, missing(err)
 	}
-	f, err := fsys.Open(run.HistoryFile)
-	if err != nil {
+	rec.all, _, err = history.ReadFiles(fsys, run.HistoryFile, run.SpoolFile)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(err)
 	}
-	defer f.Close()
-	if rec.all, err = history.ReadAll(f); err != nil {
-		if le, ok := errors.AsType[*history.LineError](err); ok {
-			return nil, fmt.Errorf("%s:%d: %w", run.HistoryFile, le.Line, le.Err)
-		}
-		return nil, fmt.Errorf("%s: %w", run.HistoryFile, err)
+	if err != nil {
+		return nil, err
 	}
 	rec.ops = workload(rec.all)
 	rec.residue = run.Residue(fsys)

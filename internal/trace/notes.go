@@ -95,13 +95,8 @@ func Read(fsys fs.FS) (*Notes, error) {
 		return nil, err
 	}
 	n.valueSize = p.Load.ValueSize
-	f, err := fsys.Open(run.HistoryFile)
-	if err != nil {
+	if n.Ops, _, err = history.ReadFiles(fsys, run.HistoryFile, run.SpoolFile); err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	if n.Ops, err = history.ReadAll(f); err != nil {
-		return nil, fmt.Errorf("%s: %w", run.HistoryFile, err)
 	}
 	return n, nil
 }

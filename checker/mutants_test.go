@@ -1,0 +1,331 @@
+package checker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// judging are the files whose every comparison and rule decides about a verdict.
+var judging = []string{"blocks.go", "check.go", "core.go", "cut.go", "durability.go", "levels.go", "online.go", "porcupine.go", "prune.go", "shrink.go"}
+
+// A mutant is one change to the checker that a test must notice.
+type mutant struct {
+	id   int
+	file string
+	line int
+	was  string // the text that is changed
+	now  string
+}
+
+func (m mutant) String() string {
+	return fmt.Sprintf("%s:%d: %s  instead of  %s", m.file, m.line, m.now, m.was)
+}
+
+// harmless mutants, by file and the text of the change: nobody can notice them, or
+// only by how long the checker takes. Each says why.
+var harmless = map[string]string{}
+
+// TestMutantsAreKilled changes the checker in one place after the other, every
+// comparison (its bound, its sense) and every rule (as if it were not there), and
+// wants a test to fail each time. All changes are compiled into one binary, which
+// is told which of them to make.
+func TestMutantsAreKilled(t *testing.T) {
+	if os.Getenv("BROWNOUT_MUTANTS") == "" {
+		t.Skip("takes minutes: make mutants")
+	}
+	all, binary := buildMutants(t)
+	dies(t, binary, mutant{}) // or everything would be dead
+	only := os.Getenv("BROWNOUT_MUTANTS_ONLY")
+	var mu sync.Mutex
+	var survived []mutant
+	killed, excused := 0, 0
+	work := make(chan mutant)
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for m := range work {
+				dead := dies(t, binary, m)
+				mu.Lock()
+				_, known := harmless[m.String()[strings.Index(m.String(), ": ")+2:]]
+				switch {
+				case dead:
+					killed++
+				case known:
+					excused++
+				default:
+					survived = append(survived, m)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, m := range all {
+		if strings.Contains(m.String(), only) {
+			work <- m
+		}
+	}
+	close(work)
+	wg.Wait()
+	slices.SortFunc(survived, func(a, b mutant) int { return a.id - b.id })
+	for _, m := range survived {
+		t.Errorf("no test notices %v", m)
+	}
+	t.Logf("%d mutants killed, %d harmless, %d survived", killed, excused, len(survived))
+}
+
+// dies reports whether a test fails when m is made: the quickest first, and all
+// if those notice nothing. A mutant that runs for ever is dead, too.
+func dies(t *testing.T, binary string, m mutant) bool {
+	for _, args := range [][]string{
+		{"-test.short", "-test.run", "Agree|Refuse|Model|Durability|Words|Illegal|Levels|OnlineStories|Conflicts|Keys|Shrunk"},
+		{"-test.short", "-test.skip", "Mutant"},
+		{"-test.skip", "Mutant"},
+	} {
+		if failsWith(t, binary, m, args...) {
+			return true
+		}
+	}
+	return false
+}
+
+func failsWith(t *testing.T, binary string, m mutant, args ...string) bool {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, append(args, "-test.failfast")...)
+	cmd.Env = append(os.Environ(), "BROWNOUT_MUTANT="+strconv.Itoa(m.id), "BROWNOUT_TEST_SEED=1")
+	out, err := cmd.CombinedOutput()
+	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed && ctx.Err() == nil {
+		t.Errorf("run %v: %v", m, err)
+	}
+	if err != nil && m.id == 0 {
+		t.Fatalf("without any mutant: %v\n%s", err, out)
+	}
+	return err != nil
+}
+
+// buildMutants compiles the package's tests with all mutants in them.
+func buildMutants(t *testing.T) ([]mutant, string) {
+	dir := t.TempDir()
+	replace := map[string]string{}
+	var all []mutant
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, text []byte) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		replace[filepath.Join(here, name)] = path
+	}
+	for _, name := range judging {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mutated, found := mutate(t, name, text, len(all))
+		all = append(all, found...)
+		write(name, mutated)
+	}
+	write("mutant.go", []byte(`package checker
+
+import "os"
+import "strconv"
+
+var mutantID = func() int { n, _ := strconv.Atoi(os.Getenv("BROWNOUT_MUTANT")); return n }()
+
+func mutated(id int) bool { return mutantID == id }
+`))
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(list, overlay, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(dir, "checker.test")
+	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", list, "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build mutants: %v\n%s", err, out)
+	}
+	return all, binary
+}
+
+// mutate returns a file's text with all its mutants in it.
+func mutate(t *testing.T, name string, text []byte, before int) ([]byte, []mutant) {
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, name, text, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []mutant
+	add := func(n ast.Node, was, now string) int {
+		all = append(all, mutant{before + len(all) + 1, name, fset.Position(n.Pos()).Line, was, now})
+		return before + len(all)
+	}
+	// emit writes a node with its mutants: its text, in which its children's places are taken by theirs.
+	var emit func(n ast.Node) string
+	source := func(from, to token.Pos) string {
+		return string(text[fset.Position(from).Offset:fset.Position(to).Offset])
+	}
+	inside := func(n ast.Node) string {
+		var b strings.Builder
+		at := n.Pos()
+		for _, c := range outermost(n) {
+			b.WriteString(source(at, c.Pos()))
+			b.WriteString(emit(c))
+			at = c.End()
+		}
+		b.WriteString(source(at, n.End()))
+		return b.String()
+	}
+	emit = func(n ast.Node) string {
+		was := strings.Join(strings.Fields(source(n.Pos(), n.End())), " ")
+		switch n := n.(type) {
+		case *ast.BinaryExpr:
+			x, y := emit(n.X), emit(n.Y)
+			plain := "(" + x + ") " + n.Op.String() + " (" + y + ")"
+			l, r := strings.Join(strings.Fields(source(n.X.Pos(), n.X.End())), " "), strings.Join(strings.Fields(source(n.Y.Pos(), n.Y.End())), " ")
+			switch n.Op {
+			case token.LSS, token.GTR:
+				bound := add(n, was, l+" "+n.Op.String()+"= "+r)
+				sense := add(n, was, "!("+was+")")
+				return fmt.Sprintf("(mutated(%d) != (%s) || mutated(%d) && (%s) == (%s))", sense, plain, bound, x, y)
+			case token.LEQ, token.GEQ:
+				bound := add(n, was, l+" "+n.Op.String()[:1]+" "+r)
+				sense := add(n, was, "!("+was+")")
+				return fmt.Sprintf("((mutated(%d) != (%s)) && !(mutated(%d) && (%s) == (%s)))", sense, plain, bound, x, y)
+			case token.EQL, token.NEQ:
+				return fmt.Sprintf("(mutated(%d) != (%s))", add(n, was, "!("+was+")"), plain)
+			case token.LAND:
+				left, right := add(n, was, l), add(n, was, r)
+				return fmt.Sprintf("((mutated(%d) || (%s)) && (mutated(%d) || (%s)))", right, x, left, y)
+			case token.LOR:
+				left, right := add(n, was, l), add(n, was, r)
+				return fmt.Sprintf("((!mutated(%d) && (%s)) || (!mutated(%d) && (%s)))", right, x, left, y)
+			}
+			return source(n.Pos(), n.X.Pos()) + x + source(n.X.End(), n.Y.Pos()) + y
+		case *ast.IfStmt:
+			var b strings.Builder
+			b.WriteString("if ")
+			if n.Init != nil {
+				b.WriteString(inside(n.Init) + "; ")
+			}
+			cond := strings.Join(strings.Fields(source(n.Cond.Pos(), n.Cond.End())), " ")
+			if stops(n.Cond) {
+				b.WriteString(inside(n.Cond))
+			} else {
+				fmt.Fprintf(&b, "!mutated(%d) && (%s)", add(n, "if "+cond, "without the rule"), emit(n.Cond))
+			}
+			b.WriteString(" " + inside(n.Body))
+			if n.Else != nil {
+				if e, ok := n.Else.(*ast.IfStmt); ok {
+					b.WriteString(" else " + emit(e))
+				} else {
+					b.WriteString(" else " + inside(n.Else))
+				}
+			}
+			return b.String()
+		}
+		return inside(n)
+	}
+	out := []byte(source(file.FileStart, file.Name.End()))
+	at := file.Name.End()
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Body == nil {
+			continue
+		}
+		out = append(out, source(at, f.Body.Pos())...)
+		out = append(out, inside(f.Body)...)
+		at = f.Body.End()
+	}
+	out = append(out, source(at, file.FileEnd)...)
+	return out, all
+}
+
+// outermost returns the nodes below n that have mutants, without those below them, in order.
+func outermost(n ast.Node) (out []ast.Node) {
+	ast.Inspect(n, func(c ast.Node) bool {
+		switch c := c.(type) {
+		case *ast.BinaryExpr:
+			if c == n {
+				return true
+			}
+			out = append(out, c)
+			return false
+		case *ast.IfStmt:
+			if c == n {
+				return true
+			}
+			out = append(out, c)
+			return false
+		}
+		return true
+	})
+	return out
+}
+
+// stops reports a condition about errors or the end of the time, which says nothing about histories.
+func stops(cond ast.Expr) bool {
+	found := false
+	ast.Inspect(cond, func(n ast.Node) bool {
+		if id, ok := n.(*ast.Ident); ok && (id.Name == "err" || id.Name == "ctx") {
+			found = true
+		}
+		return true
+	})
+	return found
+}
+
+func TestMutateKeepsWhatACodeDoes(t *testing.T) {
+	text := []byte(`package p
+
+func f(a, b int) bool {
+	if x := a; x < b && b != 3 {
+		return true
+	} else if a >= 2*b {
+		return a-b > 1
+	}
+	return false
+}
+`)
+	out, all := mutate(t, "p.go", text, 10)
+	fset := token.NewFileSet()
+	if _, err := parser.ParseFile(fset, "p.go", out, 0); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var got []string
+	for _, m := range all {
+		got = append(got, m.String())
+	}
+	for _, want := range []string{
+		"p.go:4: without the rule  instead of  if x < b && b != 3", "p.go:4: x <= b  instead of  x < b", "p.go:4: b != 3  instead of  x < b && b != 3",
+		"p.go:4: !(b != 3)  instead of  b != 3", "p.go:6: a > 2*b  instead of  a >= 2*b", "p.go:7: a-b >= 1  instead of  a-b > 1",
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("no mutant %q among\n%s", want, strings.Join(got, "\n"))
+		}
+	}
+	if !bytes.Contains(out, []byte("mutated(11)")) || bytes.Contains(out, []byte("mutated(10)")) {
+		t.Errorf("numbers do not follow those before:\n%s", out)
+	}
+}
