@@ -6,7 +6,7 @@ export CGO_ENABLED = 0
 # sudo often hides the usual place of Go.
 export PATH := $(PATH):/usr/local/go/bin
 
-.PHONY: help build demo test unit vmtest bench bench-kv bugs fuzz container lint fmt ci clean
+.PHONY: help build demo test unit vmtest bench bench-kv bugs mutants fuzz container lint fmt ci clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
@@ -36,7 +36,10 @@ bench-kv: build ## the key-value server beside etcd (built from the module proxy
 bugs: ## find every bug planted in kvserver; nothing without it, BUGRUNS times (default 1) (root, minutes)
 	@BROWNOUT_BUGS=$(or $(BUGRUNS),1) $(GO) test ./cmd/brownout -run 'TestPlantedBugs' -count=1 -v -timeout 5h
 
-fuzz: ## every fuzz target for FUZZTIME each (default 20s)
+mutants: ## change the checker in one place after the other: a test must notice each (half an hour)
+	@BROWNOUT_MUTANTS=1 $(GO) test ./checker -run TestMutantsAreKilled -v -count=1 -timeout 5h
+
+fuzz: ## every fuzz target for FUZZTIME each (default 20s), and a million random histories
 	@GO="$(GO)" .ci/fuzz
 
 container: build ## the demo in a privileged container, exit 5 with the reason in others (root, podman)
