@@ -122,10 +122,12 @@ type client struct {
 // A run is a part of a pipeline that is done together.
 type run struct {
 	class class
-	group *group // of its reads or writes
+	group *group // of its reads or writes; of the first of reads on several shards
 	plan  []step
 	call  *call
 	bytes int // of the arguments
+
+	refused []string // why reads cannot be done, by shard; "" if they can
 
 	received, parsed int64 // as the client's then
 }
@@ -193,8 +195,9 @@ func (f *front) serveBuffered(cl *client) error {
 // begin does the reads or starts the writes at the head of plan that belong
 // together, and returns how many commands that were.
 //
-// Commands of one connection take effect in their order: writes keep it by
-// their place in the log, and anything else waits for the writes before it.
+// Commands of one connection take effect in their order, those on one shard at
+// least: writes keep it by their place in the log, and anything else waits for
+// the writes before it.
 func (f *front) begin(cl *client, plan []step) (n int) {
 	local := cl.stale || f.c.Reads == "local"
 	n, class, shard := cut(plan, local)
@@ -205,17 +208,14 @@ func (f *front) begin(cl *client, plan []step) (n int) {
 	}
 	cl.drain(0, 0)
 	r := &cl.own
-	r.class, r.group, r.plan, r.received, r.parsed = class, f.groups[shard], plan[:n], cl.received, cl.parsed
+	r.class, r.group, r.refused = class, f.groups[shard], r.refused[:0]
+	r.plan, r.received, r.parsed = plan[:n], cl.received, cl.parsed
 	r.call.fill(r.plan)
 	r.call.at = passage{queued: f.notes.Now()}
 	if class == classRead && !local {
 		f.pending.Add(1)
 		defer f.pending.Add(-1)
-		if now, refused := r.group.reads.confirm(r.call); refused != "" {
-			r.call.res[0] = failure(refused)
-		} else if !now {
-			<-r.call.notify
-		}
+		f.confirm(r)
 		r.call.at.proposed = f.notes.Now()
 	}
 	cl.wmu.Lock()
@@ -247,8 +247,10 @@ func (f *front) start(cl *client, g *group, plan []step) {
 	}
 }
 
-// cut returns how many commands at the head of plan make a run, its class and its shard.
+// cut returns how many commands at the head of plan make a run, its class and its
+// shard, the first of reads on several.
 func cut(plan []step, local bool) (n int, c class, shard int) {
+	several := false // reads on several shards, which no write can join
 	for i := range plan {
 		s := &plan[i]
 		switch {
@@ -256,7 +258,9 @@ func cut(plan []step, local bool) (n int, c class, shard int) {
 		case s.spec.barrier:
 			return max(n, 1), c, shard // with n 0, c is classLocal
 		case s.op.kind == 0:
-		case c != classLocal && s.shard != shard:
+		case c == classRead && s.op.kind.isRead():
+			several = several || s.shard != shard
+		case several, c != classLocal && s.shard != shard:
 			return n, c, shard
 		case local && c != classLocal && (c == classRead) != s.op.kind.isRead():
 			return n, c, shard
@@ -272,12 +276,12 @@ func cut(plan []step, local bool) (n int, c class, shard int) {
 
 // fill gives the call the operations of plan.
 func (c *call) fill(plan []step) {
-	c.ops = c.ops[:0]
+	c.ops, c.shards = c.ops[:0], c.shards[:0]
 	c.finished.Store(false)
 	for i := range plan {
 		if s := &plan[i]; s.bad == "" && s.op.kind != 0 {
 			s.at = len(c.ops)
-			c.ops = append(c.ops, s.op)
+			c.ops, c.shards = append(c.ops, s.op), append(c.shards, uint8(s.shard))
 		}
 	}
 	for len(c.res) < len(c.ops) {
@@ -320,18 +324,8 @@ func (f *front) write(cl *client) {
 // answer writes the replies of a finished run. The caller holds wmu.
 func (f *front) answer(cl *client, r *run) {
 	c := r.call
-	switch {
-	case r.class != classRead:
-	case c.res[0].code == resFail:
-		c.fail(c.res[0].s)
-	default:
-		c.at.locking = f.notes.Now()
-		c.at.locked = c.at.locking + r.group.fsm.read(c.ops, c.res, c.turns%sampled == 0)
-		c.turns++
-		if f.c.Bug == bugDirtyRead {
-			r.group.writes.readDirty(c.ops, c.res)
-		}
-		c.at.answered = f.notes.Now()
+	if r.class == classRead {
+		f.look(r)
 	}
 	f.note(cl, r)
 	for i := range r.plan {
@@ -471,7 +465,7 @@ func (f *front) note(cl *client, r *run) {
 			continue // not of a history's kinds
 		}
 		cl.notes = append(cl.notes, stages.Record{
-			Kind: stages.Request, Group: uint8(r.group.index), Code: uint8(o.kind) | mark, Peer: stages.NoPeer, N: uint32(cl.id),
+			Kind: stages.Request, Group: r.call.shards[i], Code: uint8(o.kind) | mark, Peer: stages.NoPeer, N: uint32(cl.id),
 			A: stages.Hash(o.args[0], value), B: at.index,
 			T: [...]int64{
 				stages.Received: r.received, stages.Parsed: r.parsed, stages.Queued: at.queued, stages.Proposed: at.proposed,

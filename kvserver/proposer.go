@@ -15,8 +15,9 @@ import (
 // A call carries the commands of a run through the proposer or the confirmer
 // and is answered as a whole. It is used again and again.
 type call struct {
-	ops []op
-	res []result
+	ops    []op
+	shards []uint8 // of each
+	res    []result
 
 	finished atomic.Bool   // every op has its result
 	notify   chan struct{} // gets a token then

@@ -122,10 +122,10 @@ func (f *confirmer) leads() (term uint64, ok bool) {
 	return before, leader && f.raft.CurrentTerm() == before
 }
 
-// confirm asks that the call is answered when its reads may be done on the local
-// state, with one result: resOK, or the reason why not. now reports that they
-// may be done at once, refused is the reason why they cannot be.
-func (f *confirmer) confirm(c *call) (now bool, refused string) {
+// confirm asks that the slot is answered when reads may be done on the local
+// state, with resOK or the reason why not. now reports that they may be done at
+// once, refused is the reason why they cannot be; then the slot is not answered.
+func (f *confirmer) confirm(s slot) (now bool, refused string) {
 	term, ok := f.leads()
 	if !ok && f.buggy() {
 		return true, ""
@@ -147,7 +147,8 @@ func (f *confirmer) confirm(c *call) (now bool, refused string) {
 		return false, "UNAVAIL too many reads are waiting (max_queue)"
 	}
 	f.arrived++
-	f.waiting = append(f.waiting, slot{c, c.begin(1), 0, at})
+	s.at = at
+	f.waiting = append(f.waiting, s)
 	f.seq = append(f.seq, f.arrived)
 	for _, p := range f.peers {
 		nudge(p.wake)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -104,6 +105,47 @@ func TestShards(t *testing.T) {
 		want := []string{"OK", "OK", `"1"`, movedReply(foreign, k.conf[1].Client), "PONG", `"2"`, "OK", `"2"`, `"3"`}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("pipeline = %v, want %v", got, want)
+		}
+	})
+	t.Run("any pipeline over shards is answered as if command by command", func(t *testing.T) {
+		seed := time.Now().UnixNano()
+		rng := rand.New(rand.NewPCG(uint64(seed), 0))
+		keys := []string{keyOf(0, shards, 50), keyOf(0, shards, 51), keyOf(3, shards, 50), keyOf(3, shards, 51)}
+		state := map[string]string{}
+		show := func(key string) string {
+			if v, ok := state[key]; ok {
+				return fmt.Sprintf("%q", v)
+			}
+			return "(nil)"
+		}
+		for range 100 {
+			var commands [][]string
+			var want []string
+			for range 1 + rng.IntN(30) {
+				key, value := keys[rng.IntN(len(keys))], fmt.Sprint(rng.IntN(1000))
+				switch rng.IntN(7) {
+				case 0:
+					commands, want = append(commands, []string{"SET", key, value}), append(want, "OK")
+					state[key] = value
+				case 1:
+					state[key] += value
+					commands, want = append(commands, []string{"APPEND", key, value}), append(want, fmt.Sprintf("(integer) %d", len(state[key])))
+				case 2:
+					_, there := state[key]
+					commands, want = append(commands, []string{"DEL", key}), append(want, map[bool]string{true: "(integer) 1", false: "(integer) 0"}[there])
+					delete(state, key)
+				case 3:
+					commands, want = append(commands, []string{"PING", value}), append(want, fmt.Sprintf("%q", value))
+				default:
+					commands, want = append(commands, []string{"GET", key}), append(want, show(key))
+				}
+			}
+			if got := clients[0].pipeline(commands...); fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Fatalf("seed %d: pipeline %q\n = %v\nwant %v", seed, commands, got, want)
+			}
+		}
+		for _, key := range keys {
+			clients[0].do("DEL", key)
 		}
 	})
 	t.Run("commands with several keys", func(t *testing.T) {

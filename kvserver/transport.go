@@ -138,10 +138,10 @@ func (l *tcpLink) Close() error {
 }
 
 func (l *tcpLink) end() {
-	l.ln.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.shut()
+	l.ln.Close()
 	for conn := range l.conns {
 		conn.Close()
 	}
