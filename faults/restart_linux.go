@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brownout/cluster"
+	"brownout/internal/faultfs"
 )
 
 // What a restarted node finds of its data.
@@ -180,7 +181,7 @@ func empty(dir string) error {
 }
 
 // copyTree copies directories and plain files into a directory that is there,
-// with their owners, modes and holes.
+// with their owners, modes and holes. What belongs to slowfs is left out.
 func copyTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -200,6 +201,8 @@ func copyTree(from, to string) error {
 		}
 		at := filepath.Join(to, rel)
 		switch {
+		case rel == faultfs.Trash: // what a loss of power needs, below the node's file system
+			return fs.SkipDir
 		case e.IsDir():
 			err = os.Mkdir(at, info.Mode().Perm())
 		case info.Mode().IsRegular():

@@ -204,7 +204,7 @@ func (n *node) has(name string) bool {
 
 // Lookup hides what only the journal needs.
 func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	if name == trash && n.IsRoot() {
+	if name == Trash && n.IsRoot() {
 		return nil, syscall.ENOENT
 	}
 	return n.LoopbackNode.Lookup(ctx, name, out)
@@ -562,7 +562,7 @@ func (d *dir) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
 // Readdirent leaves out what only the journal needs.
 func (d *dir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
 	e, errno := d.dirStream.Readdirent(ctx)
-	if errno == 0 && e != nil && e.Name == trash && d.n.IsRoot() {
+	if errno == 0 && e != nil && e.Name == Trash && d.n.IsRoot() {
 		return d.dirStream.Readdirent(ctx)
 	}
 	return e, errno

@@ -40,8 +40,9 @@ type journal struct {
 	held  atomic.Int64         // bytes of all before-images
 }
 
-// trash holds what was unlinked or replaced and may have to come back.
-const trash = ".slowfs-undo"
+// Trash is the directory, in the one below slowfs, that holds what was unlinked
+// or replaced and may have to come back.
+const Trash = ".slowfs-undo"
 
 // mostHeld bounds the memory for before-images. What is beyond is made durable,
 // as a kernel that is short of memory would do; it is counted.
@@ -53,7 +54,7 @@ type naming struct {
 	dirs  [2]uint64 // inodes of the directories
 	file  uint64    // inode of what got a name; 0 if nothing did
 	undo  func() error
-	trash string // below the root; "" for nothing
+	Trash string // below the root; "" for nothing
 }
 
 // An unsynced is a file with bytes that are not durable.
@@ -89,14 +90,14 @@ func newJournal(root int, torn bool) (*journal, error) {
 	if err := j.removeTrash(); err != nil {
 		return nil, err
 	}
-	if err := unix.Mkdirat(root, trash, 0o700); err != nil {
-		return nil, fmt.Errorf("make %s: %w", trash, err)
+	if err := unix.Mkdirat(root, Trash, 0o700); err != nil {
+		return nil, fmt.Errorf("make %s: %w", Trash, err)
 	}
 	return j, nil
 }
 
 func (j *journal) removeTrash() error {
-	return os.RemoveAll(fmt.Sprintf("/proc/self/fd/%d/%s", j.root, trash))
+	return os.RemoveAll(fmt.Sprintf("/proc/self/fd/%d/%s", j.root, Trash))
 }
 
 // file returns the account of an inode, made from an open file or a path if
@@ -312,11 +313,11 @@ func (j *journal) commit(ino, seq uint64) {
 
 // forget lets go of what an undone name would have needed.
 func (j *journal) forget(o naming) {
-	if o.trash == "" {
+	if o.Trash == "" {
 		return
 	}
 	var st unix.Stat_t
-	if unix.Fstatat(j.root, o.trash, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Nlink == 1 {
+	if unix.Fstatat(j.root, o.Trash, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Nlink == 1 {
 		if u := j.files[st.Ino]; u != nil { // nobody will find it again
 			u.mu.Lock()
 			j.drop(u, len(u.gens))
@@ -326,7 +327,7 @@ func (j *journal) forget(o naming) {
 			delete(j.files, st.Ino)
 		}
 	}
-	_ = unix.Unlinkat(j.root, o.trash, 0)
+	_ = unix.Unlinkat(j.root, o.Trash, 0)
 }
 
 // A change of names is made by one of the following, each of which makes it and
@@ -355,8 +356,8 @@ func (j *journal) made(dir uint64, name string, isDir bool, f func() (ino uint64
 	return 0
 }
 
-// aside is a new name in the trash.
-func (j *journal) aside() string { return path.Join(trash, strconv.FormatUint(j.seq+1, 10)) }
+// aside is a new name in the Trash.
+func (j *journal) aside() string { return path.Join(Trash, strconv.FormatUint(j.seq+1, 10)) }
 
 // unlink takes a name away.
 func (j *journal) unlink(dir uint64, name string) syscall.Errno {
@@ -373,7 +374,7 @@ func (j *journal) unlink(dir uint64, name string) syscall.Errno {
 	if err := unix.Renameat(j.root, name, j.root, to); err != nil {
 		return fsErrno(err)
 	}
-	j.note(naming{dirs: [2]uint64{dir}, trash: to, undo: func() error { return unix.Renameat(j.root, to, j.root, name) }})
+	j.note(naming{dirs: [2]uint64{dir}, Trash: to, undo: func() error { return unix.Renameat(j.root, to, j.root, name) }})
 	return 0
 }
 
@@ -427,15 +428,15 @@ func (j *journal) rename(dirs [2]uint64, from, to string, flags uint32) syscall.
 			return fsErrno(err)
 		}
 	default:
-		o.trash = j.aside()
-		if err := unix.Linkat(j.root, to, j.root, o.trash, 0); err != nil {
+		o.Trash = j.aside()
+		if err := unix.Linkat(j.root, to, j.root, o.Trash, 0); err != nil {
 			return fsErrno(err)
 		}
-		again = func() error { return unix.Renameat(j.root, o.trash, j.root, to) }
+		again = func() error { return unix.Renameat(j.root, o.Trash, j.root, to) }
 	}
 	if err := unix.Renameat2(j.root, from, j.root, to, uint(flags)); err != nil {
-		if o.trash != "" {
-			_ = unix.Unlinkat(j.root, o.trash, 0)
+		if o.Trash != "" {
+			_ = unix.Unlinkat(j.root, o.Trash, 0)
 		}
 		return fsErrno(err)
 	}

@@ -82,7 +82,7 @@ func tree(t *testing.T, dir string) map[string]string {
 		if name == "." {
 			name = ""
 		}
-		if name == trash {
+		if name == Trash {
 			return filepath.SkipDir
 		}
 		if e.IsDir() {
