@@ -102,10 +102,10 @@ func survey(ctx context.Context, kind string, cands []candidate) Row {
 		case err == nil:
 			row.Others = append(row.Others, c.name)
 		case u != nil:
-			refused = append(refused, c.name+": "+u.Why)
+			refused = append(refused, "not by "+c.name+": "+u.Why)
 			cures = append(cures, u.Cure)
 		default:
-			refused = append(refused, c.name+": "+err.Error())
+			refused = append(refused, "not by "+c.name+": "+err.Error())
 		}
 	}
 	row.Why = strings.Join(refused, "; ")

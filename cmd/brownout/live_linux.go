@@ -294,7 +294,12 @@ func doctor(ctx context.Context, format string, measure bool) error {
 		}
 		return err
 	}
-	for _, r := range rows {
+	fmt.Fprintf(o.out, "  %-17s  %-9s  %-34s  %s\n", "FAULT", "BY", "ASKED: MEASURED NOW", "OTHER PROVIDERS, WHAT IS MISSING  → ITS CURE")
+	said := rows
+	if all := sameReason(rows); all != nil { // once is enough
+		said = []faults.Row{*all}
+	}
+	for _, r := range said {
 		mark := map[string]string{faults.RowOK: "✓", faults.RowOff: "~"}[r.Verdict]
 		fmt.Fprintf(o.out, "%s %-17s  %-9s  %-34s  %s\n", cmp.Or(mark, "✗"), r.Kind, r.Provider, doctorDose(r), doctorNote(r))
 	}
@@ -302,11 +307,21 @@ func doctor(ctx context.Context, format string, measure bool) error {
 		fmt.Fprintf(o.out, "\nHost now: others use %.0f %% of the CPU, tasks waited for a CPU %.0f %% of the time, fsync takes %v (p50, in %s)\n",
 			100*n.ForeignCPU, 100*n.CPUPressure, time.Duration(n.FsyncP50).Round(time.Microsecond), os.TempDir())
 	}
-	fmt.Fprintf(o.out, "%d of %d faults available.\n", available, len(rows))
+	fmt.Fprintf(o.out, "%d of %d faults available (✓ or ~).\n", available, len(rows))
 	if available == 0 {
 		return &silent{exitUnsupported}
 	}
 	return nil
+}
+
+// sameReason returns one row in place of all, if nothing is available for one reason.
+func sameReason(rows []faults.Row) *faults.Row {
+	for _, r := range rows {
+		if r.Verdict != faults.RowUnavailable || r.Why != rows[0].Why {
+			return nil
+		}
+	}
+	return &faults.Row{Kind: "every fault", Verdict: faults.RowUnavailable, Why: rows[0].Why, Cure: rows[0].Cure}
 }
 
 // doctorDose is how exactly a fault was given just now.
