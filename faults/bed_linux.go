@@ -71,6 +71,7 @@ type bench struct {
 	weight  int                  // the run's own, while it has another
 	flows   ledger[portFlow, bool]
 	locks   ledger[string, kvserver.LockRequest]
+	codecs  ledger[string, kvserver.CodecRequest]
 	idle    bool // nobody else is on the cluster: meters may send as much as they like
 }
 
@@ -93,6 +94,7 @@ func newBench(bed Bed) *bench {
 	b.weights.apply = b.setWeight
 	b.flows.apply = b.setFlow
 	b.locks.apply = b.setLocks
+	b.codecs.apply = b.setCodec
 	for _, how := range pauseNames {
 		b.frozen[how] = &ledger[string, bool]{apply: func(ctx context.Context, node string, asked []bool) error {
 			return b.setFrozen(ctx, how, node, len(asked) > 0)

@@ -239,7 +239,7 @@ func throwAway(ctx context.Context, exe string) (b *bench, down func() error, er
 func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose, hold time.Duration) (r Row, err error) {
 	nodes := b.Cluster.Nodes()
 	victim := nodes[len(nodes)-1]
-	if strings.HasPrefix(k.kind, "lock.") { // a leader's clients wait for one turn
+	if strings.HasPrefix(k.kind, "lock.") || k.kind == "codec.switch" { // a leader's clients wait for one turn, and it alone encodes
 		if victim, err = b.leader(ctx); err != nil {
 			return r, err
 		}
@@ -343,6 +343,9 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 	case "lock.convoy":
 		r.Requested, r.MeasuredP50, r.MeasuredP99 = short(v.Duration("asked")), short(v.Duration("p50")), short(v.Duration("max"))
 		r.ErrorPct = off(v.Float("p50_ns"), v.Float("asked_ns"))
+	case "codec.switch":
+		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.0fB/command", v.Float("asked_bytes")), fmt.Sprintf("%.0fB/command", v.Float("bytes"))
+		r.ErrorPct = off(v.Float("bytes"), v.Float("asked_bytes"))
 	case "process.crashloop":
 		r.Requested, r.MeasuredP50 = short(d.Duration("every")), short(v.Duration("every"))
 		r.ErrorPct = off(v.Float("every_ns"), d.Float("every_ns"))

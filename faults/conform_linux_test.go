@@ -186,6 +186,7 @@ func TestProvidersConform(t *testing.T) {
 		{"lock.hold", "agent", faults.Dose{"add_ns": 10 * ms}, faults.Dose{"add_ns": 25 * ms}, time.Second, none},
 		{"lock.hold", "agent", faults.Dose{"add_ns": 10 * ms, "which": "read", "share": 50.0, "busy": true}, nil, time.Second, none},
 		{"lock.convoy", "agent", faults.Dose{"hold_ns": 15 * ms, "period_ns": 100 * ms, "contenders": int64(1)}, nil, 1500 * time.Millisecond, none},
+		{"codec.switch", "agent", faults.Dose{"codec": "xml", "bloat_bytes": int64(4096)}, faults.Dose{"codec": "json", "fields": int64(20)}, time.Second, none},
 		{"process.term", "signal", faults.Dose{"restart_ns": 300 * ms}, nil, 600 * time.Millisecond, none},
 		{"process.restart", "signal", faults.Dose{"data": "same", "down_ns": 200 * ms}, nil, time.Second, none},
 		{"process.restart", "signal", faults.Dose{"data": "lost"}, nil, time.Second, none},
@@ -207,6 +208,9 @@ func TestProvidersConform(t *testing.T) {
 				t.Skip("the target is built with the race detector")
 			}
 			site, nowhere := nodes, faults.Site{Nodes: []string{"n9"}}
+			if s.kind == "codec.switch" { // who leads encodes
+				site = faults.Site{Nodes: []string{"n1", "n2", "n3"}}
+			}
 			if strings.HasPrefix(s.kind, "net.") {
 				site, nowhere = links, faults.Site{Links: []faults.Link{{From: "n1", To: "n9"}}}
 			}

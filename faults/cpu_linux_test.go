@@ -122,6 +122,7 @@ func TestDosesThatCannotBeGivenAreRefusedWithTheirRange(t *testing.T) {
 		{"process.crashloop", "signal", faults.Dose{}, "without a time"},
 		{"lock.hold", "agent", faults.Dose{}, "more than nothing"},
 		{"lock.convoy", "agent", faults.Dose{"hold_ns": 30 * ms, "period_ns": 100 * ms, "contenders": int64(3)}, "at most 90%"},
+		{"codec.switch", "agent", faults.Dose{}, "one of codec, bloat and fields"},
 		{"clock.offset", "timens", faults.Dose{"add_ns": int64(1) << 60, "direction": "back"}, "how long this host is up"},
 		{"clock.skew", "agent", faults.Dose{"rate": 100.0, "direction": "back"}, "below 100%"},
 		{"clock.skew", "agent", faults.Dose{}, "one of add and rate"},

@@ -50,6 +50,8 @@ func TestSystemMetersSeeThroughFaultsThatDoNothing(t *testing.T) {
 		{"lock.hold", faults.Dose{"add_ns": 5 * ms}, "a client waits for"},
 		{"lock.hold", faults.Dose{"add_ns": 5 * ms, "which": "read"}, "a client waits for"},
 		{"lock.convoy", faults.Dose{"hold_ns": 20 * ms, "period_ns": 100 * ms, "contenders": int64(1)}, "waited for locks for 0s"},
+		{"codec.switch", faults.Dose{"codec": "xml"}, "entries have that form"},
+		{"codec.switch", faults.Dose{"bloat_bytes": int64(1 << 10)}, "entries have that form"},
 		{"process.term", faults.Dose{}, "lives"},
 		{"process.restart", faults.Dose{"data": "lost"}, "lives"},
 		{"process.crashloop", faults.Dose{"every_ns": 200 * ms}, "0 of at most"},

@@ -12,6 +12,7 @@ import (
 var serverRows = []row{
 	{"lock.hold", meterHold, []source{{"agent", newLockFault("lock.hold", holdOf)}}},
 	{"lock.convoy", meterConvoy, []source{{"agent", newLockFault("lock.convoy", convoyOf)}}},
+	{"codec.switch", meterCodec, []source{{"agent", newCodecFault}}},
 }
 
 // A lockFault asks the target itself to hold its state's lock.

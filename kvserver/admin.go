@@ -29,6 +29,7 @@ const redisVersion = "7.0.0"
 //	POST /fault/clock  ClockRequest: set the wall clock wrong; {} makes it right
 //	POST /fault/gcstorm StormRequest: keep the collector at work; a heap of 0 ends it
 //	POST /fault/lock   LockRequest: hold locks for longer, or in convoys; {} ends it
+//	POST /fault/codec  CodecRequest: encode entries otherwise; {} as configured
 //	POST /profile      ProfileRequest: how much of contention is written down
 //	     /debug/pprof/
 //
@@ -65,6 +66,7 @@ func (s *server) adminMux(ctx context.Context) *http.ServeMux {
 		"POST /fault/clock":   s.clock.serve,
 		"POST /fault/gcstorm": s.storm.serve,
 		"POST /fault/lock":    s.lockFault,
+		"POST /fault/codec":   s.codecFault,
 		"POST /profile":       s.profile,
 	} {
 		mux.Handle(pattern, adminHandler(ctx, do))

@@ -156,7 +156,8 @@ var decodeLabels = func() (all [len(codecs) + 1]context.Context) {
 
 // A codecState is how a node's groups encode, and what coding cost all of them.
 type codecState struct {
-	own, now atomic.Pointer[coding] // as configured; in force
+	own *coding                // as configured
+	now atomic.Pointer[coding] // in force
 
 	encoded, decoded codingMeter
 }
@@ -166,8 +167,7 @@ func newCodecState(c Config) (*codecState, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &codecState{}
-	s.own.Store(own)
+	s := &codecState{own: own}
 	s.now.Store(own)
 	return s, nil
 }

@@ -3,6 +3,7 @@ package kvserver
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"math"
@@ -359,4 +360,80 @@ func FuzzEntry(f *testing.F) {
 		}
 		newFSM(Config{}).ApplyBatch([]*raft.Log{{Index: 1, Data: b}})
 	})
+}
+
+// TestACodecIsSwitchedLive switches the leader's codec and back, and reads what
+// comes into everybody's log from the files.
+func TestACodecIsSwitchedLive(t *testing.T) {
+	k := startCluster(t, 3, func(c *Config) { c.CodecFields = 1 }, nil)
+	lead := k.leader()
+	c := k.dial(lead)
+	tails := make([]*LogTail, len(k.conf))
+	for i, conf := range k.conf {
+		tails[i] = TailLog(conf.Dir)
+	}
+	for i, tt := range []struct {
+		request, codec string
+		bloat, fields  int
+	}{{`{"codec":"xml","bloat_bytes":1000}`, "xml", 1000, 1}, {`{"fields":3}`, "binary", 0, 4}, {`{}`, "binary", 0, 1}} {
+		var out any
+		if status := k.admin(lead, "POST", "/fault/codec", tt.request, &out); status != 200 {
+			t.Fatalf("%s: %d %v", tt.request, status, out)
+		}
+		var last []byte
+		for n := range 10 {
+			c.must("OK", "SET", fmt.Sprint("k", i), fmt.Sprint("v", n))
+		}
+		for n, tail := range tails {
+			eventually(t, "the last write in "+k.conf[n].ID+"'s log", func() bool {
+				err := tail.Next(func(entry []byte) { last = bytes.Clone(entry) })
+				if err != nil {
+					t.Fatal(err)
+				}
+				ops, err := decodeEntry(last, nil)
+				return err == nil && len(ops) == 1 && string(ops[0].args[1]) == "v9" && string(ops[0].args[0]) == fmt.Sprint("k", i)
+			})
+			e, err := ReadEntry(last)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want, err := e.As(tt.codec, tt.bloat, tt.fields); err != nil || e.Codec != tt.codec || e.Bytes != want {
+				t.Errorf("%s in %s's log: %s of %d bytes, want %s of %d (%v)", tt.request, k.conf[n].ID, e.Codec, e.Bytes, tt.codec, want, err)
+			}
+		}
+	}
+	for _, bad := range []string{`{"codec":"yaml"}`, `{"bloat_bytes":-1}`, `{"fields":1000}`, `[]`} {
+		var out map[string]string
+		if status := k.admin(lead, "POST", "/fault/codec", bad, &out); status != 400 {
+			t.Errorf("%s: %d %v, want 400", bad, status, out)
+		}
+	}
+}
+
+// TestLogTailSeesEveryEntryOnce follows a log over many segments and snapshots.
+func TestLogTailSeesEveryEntryOnce(t *testing.T) {
+	k := startCluster(t, 1, func(c *Config) { c.SegmentBytes = 1 << 20 }, nil)
+	c := k.dial(0)
+	tail := TailLog(k.conf[0].Dir)
+	value := strings.Repeat("v", 100<<10)
+	seen := map[string]int{}
+	for i := range 40 {
+		c.must("OK", "SET", fmt.Sprint("k", i), value)
+		err := tail.Next(func(entry []byte) {
+			ops, err := decodeEntry(entry, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[string(ops[0].args[0])]++
+		})
+		if err != nil || seen[fmt.Sprint("k", i)] != 1 || len(seen) != i+1 {
+			t.Fatalf("after write %d: %v, %d keys were seen", i, err, len(seen))
+		}
+	}
+	if len(tail.read) < 4 {
+		t.Errorf("%d segments: the test has not tried hard", len(tail.read))
+	}
+	if err := TailLog(t.TempDir()).Next(nil); !errors.Is(err, ErrNoLog) {
+		t.Errorf("an empty directory: %v", err)
+	}
 }

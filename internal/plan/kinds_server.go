@@ -24,4 +24,14 @@ var serverKinds = []Kind{
 			{Name: "busy", Type: Flag, Default: "false", Doc: "the time is computed away (CPU), not slept"},
 		},
 	},
+	{
+		Name: "codec.switch", Doc: "have who leads encode log entries otherwise, or fatter, as a new interface or schema does",
+		Mechanism: "from the next entry on the target encodes with another codec, and adds padding and fields to each command; every node decodes that when it applies it",
+		Probe:     "entries in the nodes' logs, read from the files on their disks (log: wal): all must take the bytes that their commands take in the form asked for; encoding and decoding times are the target's own account",
+		Where:     OnNodes, Params: []Param{
+			{Name: "codec", Type: Word, Default: "same", Words: []string{"same", "binary", "protobuf", "json", "xml", "gob", "msgpack", "avro"}, Doc: "of entries"},
+			{Name: "bloat", Type: ByteSize, Default: "0B", Max: "1MiB", Worse: Higher, Doc: "padding in each command, beside the configured"},
+			{Name: "fields", Type: Count, Default: "0", Max: "1k", Worse: Higher, Doc: "fields of about 40 bytes in each command, beside the configured"},
+		},
+	},
 }

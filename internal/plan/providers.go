@@ -43,5 +43,6 @@ var Providers = map[string][]string{
 	"clock.skew":        {"agent"},
 	"lock.hold":         {"agent"},
 	"lock.convoy":       {"agent"},
+	"codec.switch":      {"agent"},
 	"neighbour.noisy":   {"cgroup2", "cgroup1"},
 }
