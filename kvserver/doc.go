@@ -41,7 +41,8 @@
 // With several shards a command's keys must be on one of them, else it is refused
 // with -CROSSSLOT; several slots of one shard will do. A session lives on the shard
 // of its id and is good for keys of that shard: {k7}mine is on k7's. DBSIZE counts
-// the shards that the node leads. The number of shards is fixed for life.
+// the shards that the node leads. Writes of one pipeline to different shards may take
+// effect in either order. The number of shards is fixed for life.
 //
 // # What an error means
 //
