@@ -408,7 +408,7 @@ func checkKey(k *keyed, limit *limit) answer {
 		a.conflict = shrink(k, piece{ops: r.whole}, limit)
 		return a
 	}
-	for _, p := range cut(kept) {
+	for _, p := range cut(kept, minPiece) {
 		a.pieces++
 		a.longest = max(a.longest, len(p.ops))
 		switch v, why := search(p, limit); v {

@@ -16,20 +16,21 @@ type piece struct {
 
 // cut divides a key's operations at instants at which none is open and the
 // state is forced: the same in every linearization. It is exact, as every
-// linearization passes through that state at that instant.
+// linearization passes through that state at that instant. A piece has at least
+// so many operations, but for the last.
 //
 // The state is forced after a write that overlaps no other write, unless it is
 // an append to a state that is not, and by a read that overlaps no write. What
 // a completed read found is forced whether or not it is right: a wrong one
 // makes its own piece illegal.
-func cut(ops []op) []piece {
+func cut(ops []op, least int) []piece {
 	var pieces []piece
 	s := forced{known: true, lastWrite: math.MinInt64, lastRead: math.MinInt64}
 	start, init := 0, (*string)(nil)
 	open := int64(math.MinInt64) // the latest return so far
 	for i := range ops {
 		o := &ops[i]
-		if s.known && open < o.Call && i-start >= minPiece {
+		if s.known && open < o.Call && i-start >= least {
 			pieces = append(pieces, piece{init, ops[start:i]})
 			start, init = i, s.state
 		}

@@ -1,0 +1,103 @@
+package checker
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"brownout/internal/history"
+)
+
+// TestCutsChangeNoAnswer cuts short histories wherever that is allowed: all pieces are
+// linearizable, each from the state that it begins with, if and only if the whole is.
+func TestCutsChangeNoAnswer(t *testing.T) {
+	rng := rand.New(rand.NewPCG(newSeed(t), 11))
+	n, cuts, illegal, ties := rounds(t, 6000), 0, 0, 0
+	for i := range n {
+		c := genConfig{ops: 4 + rng.IntN(9), clients: 1 + rng.IntN(3), keys: 1, span: 1 + rng.Int64N(4), gap: rng.Int64N(5), unknown: 0.02, fail: 0.05, appends: rng.IntN(3) > 0, deletes: rng.IntN(3) == 0, bare: rng.IntN(2) == 0}
+		if rng.IntN(2) == 0 {
+			c.alphabet = []string{"a", "b", "ab"}
+		}
+		b := noBug
+		if i%2 == 1 {
+			b = bugs[rng.IntN(len(bugs))]
+		}
+		all, ok := generate(rng, c, b)
+		if !ok {
+			continue
+		}
+		var ops []op
+		for i := range all {
+			o := &all[i]
+			if o.Outcome == history.Fail || o.Outcome == history.Unknown && o.Kind == history.Get {
+				continue
+			}
+			ret := o.Return
+			if o.Outcome == history.Unknown {
+				ret = never
+			}
+			ops = append(ops, op{o, ret})
+		}
+		sortOps(ops)
+		pieces := cut(ops, 1)
+		cuts += len(pieces) - 1
+		right, told := true, 0
+		for _, p := range pieces {
+			told += len(p.ops)
+			if !linearizableFrom(p) {
+				right = false
+			}
+		}
+		if told != len(ops) {
+			t.Fatalf("%d of %d operations are in pieces\n%s", told, len(ops), dump(all))
+		}
+		if want := reference(all); right != want {
+			t.Fatalf("the whole is linearizable: %t, its %d pieces: %t\n%s", want, len(pieces), right, dump(all))
+		}
+		if !right {
+			illegal++
+		}
+		for i := range ops[1:] {
+			if ops[i].ret == ops[i+1].Call {
+				ties++
+			}
+		}
+	}
+	if cuts < n/2 || illegal < n/20 || ties < n/10 {
+		t.Errorf("%d histories: %d cuts, %d illegal, %d ties: too few to show anything", n, cuts, illegal, ties)
+	}
+}
+
+// linearizableFrom judges a piece with porcupine alone: its first state is written before it.
+func linearizableFrom(p piece) bool {
+	var ops []history.Op
+	if p.init != nil {
+		first := slices.MinFunc(p.ops, func(a, b op) int { return int(a.Call - b.Call) }).Call
+		ops = append(ops, history.Op{ID: -1, Client: -1, Key: p.ops[0].Key, Kind: history.Put, Value: p.init, Outcome: history.OK, Call: first - 2, Return: first - 1})
+	}
+	for _, o := range p.ops {
+		ops = append(ops, *o.Op)
+	}
+	return reference(ops)
+}
+
+func TestCutHasPiecesOfASize(t *testing.T) {
+	var ops []op
+	for i := range int64(10) {
+		v := fmt.Sprint("v", i)
+		ops = append(ops, op{&history.Op{ID: i, Key: "k", Kind: history.Put, Value: &v, Outcome: history.OK, Call: 10 * i, Return: 10*i + 5}, 10*i + 5})
+	}
+	for least, want := range map[int]string{1: "1 1 1 1 1 1 1 1 1 1", 3: "3 3 3 1", 5: "5 5", 10: "10", 11: "10"} {
+		got := ""
+		for _, p := range cut(ops, least) {
+			got += fmt.Sprint(len(p.ops), " ")
+		}
+		if got != want+" " {
+			t.Errorf("pieces of at least %d: %s, want %s", least, got, want)
+		}
+	}
+	if len(cut(nil, 1)) != 0 {
+		t.Error("nothing has a piece")
+	}
+}
