@@ -101,3 +101,25 @@ func TestCutHasPiecesOfASize(t *testing.T) {
 		t.Error("nothing has a piece")
 	}
 }
+
+// TestAReadForcesTheState after two writes at once, of which either may be the last.
+func TestAReadForcesTheState(t *testing.T) {
+	at := func(id int64, kind history.Kind, v string, call, ret int64) op {
+		o := &history.Op{ID: id, Client: int(id), Key: "k", Kind: kind, Outcome: history.OK, Call: call, Return: ret}
+		if kind == history.Get {
+			o.Result = &v
+		} else {
+			o.Value = &v
+		}
+		return op{o, ret}
+	}
+	ops := []op{at(1, history.Put, "a", 0, 10), at(2, history.Put, "b", 5, 15), at(3, history.Get, "a", 20, 30), at(4, history.Get, "a", 40, 50)}
+	pieces := cut(ops, 1)
+	if len(pieces) != 2 || len(pieces[0].ops) != 3 || pieces[1].init == nil || *pieces[1].init != "a" {
+		t.Errorf("%+v", pieces)
+	}
+	ops[2].Call = 15 // it may have run beside the second write
+	if pieces := cut(ops, 1); len(pieces) != 1 {
+		t.Errorf("cut after a read beside a write: %+v", pieces)
+	}
+}
