@@ -329,6 +329,15 @@ func TestCoresAreIllegalByThemselves(t *testing.T) {
 					t.Errorf("operation %d is not in the core", id)
 				}
 			}
+			// Whoever reads the core must not wonder where a value came from.
+			for _, o := range c.Core {
+				for _, w := range tt.h.ops {
+					found := o.Result != nil && w.Value != nil && w.Key == o.Key && w.Outcome != history.Fail && *o.Result == *w.Value
+					if found && !slices.ContainsFunc(c.Core, func(in history.Op) bool { return in.ID == w.ID }) {
+						t.Errorf("operation %d found what %d wrote, which is not in the core", o.ID, w.ID)
+					}
+				}
+			}
 			k := split(c.Core)[0]
 			if v, _ := search(piece{ops: k.ops}, newLimit(t.Context(), Options{}.withDefaults())); v != Illegal {
 				t.Errorf("the core of %q is %s by itself: %+v", c.Text, v, c.Core)
