@@ -13,6 +13,7 @@ import (
 	"brownout/internal/faultfs"
 	"brownout/internal/plan"
 	"brownout/internal/run"
+	"brownout/internal/sys/cgroup"
 	"brownout/internal/wire"
 	"brownout/kvserver"
 )
@@ -48,18 +49,19 @@ func NewNemesis(ctx context.Context, bed Bed) (*Nemesis, error) {
 // ledgers of what is asked for where.
 type bench struct {
 	Bed
-	links  ledger[Link, wire.Impairment]
-	netems ledger[Link, wire.Impairment]
-	blocks ledger[string, cluster.BlockFault]
-	quotas ledger[string, quota]
-	disks  ledger[string, faultfs.Rules]
-	frozen map[string]*ledger[string, bool] // by provider; what is asked for is always true
-	downs  ledger[string, syscall.Signal]
-	pins   ledger[string, pin]
-	memory ledger[string, memoryAsk]
-	clocks ledger[string, time.Duration]
-	skews  ledger[string, kvserver.ClockRequest]
-	demand demand
+	links     ledger[Link, wire.Impairment]
+	netems    ledger[Link, wire.Impairment]
+	blocks    ledger[string, cluster.BlockFault]
+	quotas    ledger[string, quota]
+	throttles ledger[string, cgroup.IOLimit]
+	disks     ledger[string, faultfs.Rules]
+	frozen    map[string]*ledger[string, bool] // by provider; what is asked for is always true
+	downs     ledger[string, syscall.Signal]
+	pins      ledger[string, pin]
+	memory    ledger[string, memoryAsk]
+	clocks    ledger[string, time.Duration]
+	skews     ledger[string, kvserver.ClockRequest]
+	demand    demand
 
 	hammers hammers // processes of disk.contend
 	traps   ledger[string, faultfs.Rules]
@@ -84,6 +86,7 @@ func newBench(bed Bed) *bench {
 	b.netems.apply = b.emulate
 	b.blocks.apply = b.setBlock
 	b.quotas.apply = b.setQuota
+	b.throttles.apply = b.setThrottle
 	b.disks.apply = b.setDisk
 	b.traps.apply = b.setTrap
 	b.downs.apply = b.setDown

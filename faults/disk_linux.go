@@ -14,8 +14,8 @@ import (
 var diskRows = []row{
 	{"disk.delay", meterDisk, []source{{"fuse", newSlowDisk("disk.delay")}, {"seccomp", newTrap("disk.delay")}, {"dm-delay", newBlockFault("dm-delay", blockDelayOf)}}},
 	{"disk.hang", meterHang, []source{{"fuse", newSlowDisk("disk.hang")}, {"seccomp", newTrap("disk.hang")}}},
-	{"disk.rate", meterDiskRate, []source{{"fuse", newSlowDisk("disk.rate")}}},
-	{"disk.iops", meterIOPS, []source{{"fuse", newSlowDisk("disk.iops")}}},
+	{"disk.rate", meterDiskRate, []source{{"fuse", newSlowDisk("disk.rate")}, {"io.max", newThrottle("disk.rate", "io.max")}, {"blkio.throttle", newThrottle("disk.rate", "blkio.throttle")}}},
+	{"disk.iops", meterIOPS, []source{{"fuse", newSlowDisk("disk.iops")}, {"io.max", newThrottle("disk.iops", "io.max")}, {"blkio.throttle", newThrottle("disk.iops", "blkio.throttle")}}},
 	{"disk.error", meterDiskErrors, []source{{"fuse", newSlowDisk("disk.error")}, {"seccomp", newTrap("disk.error")}, {"dm-flakey", newBlockFault("dm-flakey", blockErrorOf)}}},
 	{"disk.full", meterFull, []source{{"fuse", newSlowDisk("disk.full")}}},
 	{"disk.torn", meterPower, []source{{"fuse", newPowerLoss(true)}}},

@@ -157,11 +157,18 @@ func meterDiskRate(b *bench, site Site, d Dose) (Meter, error) {
 	limit := d.Float("limit_bytes_per_s")
 	size := int(min(max(limit*limitTrain.Seconds()/6, 4096), 1<<20))
 	op := faultfs.Op(d.String("op"))
+	if b.ownDisks(site) {
+		size = (min(int(limit*throttleShare), 1<<20) + throttlePage) &^ (throttlePage - 1)
+		return newThrottleMeter(b, site, &throttleMeter{limit: limit, size: float64(size), unit: "bytes", op: op}, size)
+	}
 	return newLimitMeter(b, site, &limitMeter{limit: limit, each: float64(size), unit: "bytes", op: op}, size, 6)
 }
 
 func meterIOPS(b *bench, site Site, d Dose) (Meter, error) {
 	limit := d.Float("limit")
+	if b.ownDisks(site) {
+		return newThrottleMeter(b, site, &throttleMeter{limit: limit, size: 1, unit: "ops", op: faultfs.Op(d.String("op"))}, throttlePage)
+	}
 	return newLimitMeter(b, site, &limitMeter{limit: limit, each: 1, unit: "ops", op: faultfs.Op(d.String("op"))}, 64, int(min(max(limit*limitTrain.Seconds(), 3), 200)))
 }
 

@@ -19,13 +19,14 @@ import (
 // A diskProber does one operation again and again on a thread of its own: the
 // thread waits in the kernel for as long as the operation takes.
 type diskProber struct {
-	node  string
-	path  string // of the probe's file; never looked at by the node
-	op    faultfs.Op
-	bare  bool   // nothing else is done between the operations
-	size  int    // bytes of each
-	train int    // operations one right after the other
-	block []byte // what is written
+	node   string
+	path   string // of the probe's file; never looked at by the node
+	op     faultfs.Op
+	bare   bool   // nothing else is done between the operations
+	direct bool   // past the kernel's cache; then size is whole pages
+	size   int    // bytes of each
+	train  int    // operations one right after the other
+	block  []byte // what is written
 
 	// judge, if there is one, is told how each operation ended and what was
 	// read, and says what to note of it; an error then ends nothing.
@@ -41,11 +42,12 @@ type diskProber struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	mu    sync.Mutex
-	pace  time.Duration
-	seen  []diskProbe
-	began time.Time // of the operation that is on; zero if none is
-	err   error
+	mu     sync.Mutex
+	pace   time.Duration
+	seen   []diskProbe
+	counts []groupCount // of a helper that works in turns
+	began  time.Time    // of the operation that is on; zero if none is
+	err    error
 }
 
 // A diskProbe is one operation, or a train of them from the end of the first to
@@ -115,10 +117,15 @@ func (p *diskProber) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open probe on %s's disk: %w", p.node, err)
 	}
-	defer unix.Close(fd)
+	defer func() { unix.Close(fd) }()
 	other := p.path + "-renamed"
 	defer func() { _ = os.Remove(other); _ = os.Remove(p.path) }()
 	p.block = filling(p.size)
+	if p.direct {
+		if fd, err = p.reopen(fd); err != nil {
+			return err
+		}
+	}
 	block, got := p.block, []byte(nil)
 	write := func() error { _, err := unix.Pwrite(fd, block, 0); return err }
 	sync := func() error { return unix.Fdatasync(fd) }
@@ -131,9 +138,14 @@ func (p *diskProber) run(ctx context.Context) error {
 		if err := errors.Join(write(), sync()); err != nil {
 			return err
 		}
+		got = make([]byte, p.size)
+		if p.direct {
+			got = p.block
+			op = func() error { _, err := unix.Pread(fd, got, 0); return err }
+			break
+		}
 		// What the kernel has in its cache it does not ask the file system for.
 		cold := func() error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) }
-		got = make([]byte, p.size)
 		before = func() error { return errors.Join(sync(), cold()) }
 		op = func() error { _, err := unix.Pread(fd, got, 0); return err }
 		if p.bare {
@@ -193,6 +205,27 @@ func (p *diskProber) run(ctx context.Context) error {
 		sleep(ctx, pace)
 	}
 	return nil
+}
+
+// reopen fills the file, so that no later write needs a new place, and opens it
+// past the kernel's cache, with memory that a device can be given.
+func (p *diskProber) reopen(fd int) (int, error) {
+	defer unix.Close(fd)
+	_, err := unix.Pwrite(fd, p.block, 0)
+	if err = errors.Join(err, unix.Fsync(fd)); err != nil {
+		return -1, fmt.Errorf("fill probe on %s's disk: %w", p.node, err)
+	}
+	aligned, err := unix.Mmap(-1, 0, p.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return -1, err
+	}
+	copy(aligned, p.block)
+	p.block = aligned // for as long as the process
+	again, err := unix.Open(p.path, unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open probe on %s's disk past the cache: %w", p.node, err)
+	}
+	return again, nil
 }
 
 // grow appends.

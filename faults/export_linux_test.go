@@ -67,3 +67,6 @@ func (b Bench) KeepHungry(ctx context.Context, cleanup func(func()), n *cluster.
 func (b Bench) KeepGrowing(ctx context.Context, cleanup func(func()), n *cluster.Node) {
 	cleanup(b.keepGrowing(ctx, n))
 }
+
+// DeviceOf is the block device below a node's data.
+func DeviceOf(n *cluster.Node) (uint64, error) { return deviceOf(n) }

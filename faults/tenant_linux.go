@@ -297,7 +297,12 @@ type tenant struct {
 // startTenant starts a process of an appetite in a group, and in a network
 // namespace unless ns is nil. It waits for begin.
 func (b *bench) startTenant(g *cgroup.Group, a appetite, ns *os.File, files ...*os.File) (*tenant, error) {
-	t := &tenant{cmd: exec.Command(b.Exe, a.args()...), done: make(chan struct{})}
+	return b.startHelper(g, a.args(), ns, files...)
+}
+
+// startHelper starts this program again in a cgroup. It waits for begin.
+func (b *bench) startHelper(g *cgroup.Group, args []string, ns *os.File, files ...*os.File) (*tenant, error) {
+	t := &tenant{cmd: exec.Command(b.Exe, args...), done: make(chan struct{})}
 	t.cmd.Env = []string{undo.RunEnv + "=" + b.Cluster.Owner().String()}
 	t.cmd.Dir = "/"
 	t.cmd.ExtraFiles = files

@@ -223,7 +223,7 @@ func diskFor(fs []plan.Fault) string {
 	for _, f := range fs {
 		switch {
 		case !strings.HasPrefix(f.Kind, "disk.") && f.Kind != "power.loss":
-		case f.Provider != trapProvider && f.Provider != loopProvider:
+		case f.Provider != trapProvider && !slices.Contains(loopProviders, f.Provider):
 			return cluster.DiskSlowFS
 		default:
 			plain = true
@@ -235,11 +235,14 @@ func diskFor(fs []plan.Fault) string {
 	return cluster.DiskAny
 }
 
-const trapProvider, loopProvider = "seccomp", "ext4"
+const trapProvider = "seccomp"
+
+// loopProviders work on a file system of the node's own on a loop device.
+var loopProviders = []string{"ext4", "io.max", "blkio.throttle"}
 
 // wantsLoop reports whether a fault needs the nodes to have file systems of their own.
 func wantsLoop(fs []plan.Fault) bool {
-	return diskFor(fs) == cluster.DiskPlain && slices.ContainsFunc(fs, func(f plan.Fault) bool { return f.Provider == loopProvider })
+	return diskFor(fs) == cluster.DiskPlain && slices.ContainsFunc(fs, func(f plan.Fault) bool { return slices.Contains(loopProviders, f.Provider) })
 }
 
 // trapFor are the classes of the targets' calls that faults want trapped. A

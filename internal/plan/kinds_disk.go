@@ -5,6 +5,7 @@ const (
 	orTrap    = "; or `provider: seccomp`, a trap at the target's own system calls, for targets on their plain disk"
 	orDelay   = "; or `provider: dm-delay`, the device mapper below a file system of the node's own: fsync or read, whole milliseconds, late by up to a tick of the kernel"
 	orFlakey  = "; or `provider: dm-flakey`, the device mapper: all writes of the node's device fail with EIO, which fsync tells"
+	orBlock   = "; or `provider: io.max` (cgroup v2) or `blkio.throttle` (v1) on an ext4 of the node's own on a loop device, op: read or write: what its processes ask of the device themselves, in lumps of a tenth of a second. On v1 that is direct I/O and what their own fsync writes back, not what the kernel writes back later"
 	diskProbe = "on a small file beside the node's data, from outside the node's program"
 )
 
@@ -36,8 +37,8 @@ var diskKinds = []Kind{
 	},
 	{
 		Name: "disk.rate", Doc: "cap the bytes that a node reads and writes per second",
-		Mechanism: slowfs + ": an operation waits until those before it would be over at the limit",
-		Probe:     "trains of operations " + diskProbe + ": bytes a second",
+		Mechanism: slowfs + ": an operation waits until those before it would be over at the limit" + orBlock,
+		Probe:     "trains of operations " + diskProbe + ": bytes a second; below a block provider, of a process in the node's cgroup, past the cache",
 		Where:     OnNodes, Params: []Param{
 			{Name: "limit", Type: ByteRate, Required: true, Min: "4KiB/s", Max: "1GiB/s", Worse: Lower, Doc: "bytes per second"},
 			{Name: "op", Type: Word, Default: "all", Words: []string{"read", "write", "all"}, Doc: "what counts; all is both together"},
@@ -45,8 +46,8 @@ var diskKinds = []Kind{
 	},
 	{
 		Name: "disk.iops", Doc: "cap a node's file operations per second",
-		Mechanism: slowfs + ": an operation waits until those before it would be over at the limit",
-		Probe:     "trains of operations " + diskProbe + ": operations a second",
+		Mechanism: slowfs + ": an operation waits until those before it would be over at the limit" + orBlock,
+		Probe:     "trains of operations " + diskProbe + ": operations a second; below a block provider, of a process in the node's cgroup, past the cache",
 		Where:     OnNodes, Params: []Param{
 			{Name: "limit", Type: Count, Required: true, Min: "1", Max: "10k", Worse: Lower, Doc: "operations per second"},
 			{Name: "op", Type: Word, Default: "all", Words: []string{"fsync", "write", "read", "all"}, Doc: "what counts; all is all classes together"},
