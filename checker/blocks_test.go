@@ -180,3 +180,35 @@ func TestBlocksRefuseWhatTheyCannotJudge(t *testing.T) {
 		}
 	}
 }
+
+func TestBlocksCountWhatTheyDropAndBound(t *testing.T) {
+	put := func(id int64, v string, outcome history.Outcome, at int64) history.Op {
+		return history.Op{ID: id, Client: int(id), Key: "k", Kind: history.Put, Value: &v, Outcome: outcome, Call: at, Return: at + 1}
+	}
+	get := func(id int64, v string, at int64) history.Op {
+		return history.Op{ID: id, Client: int(id), Key: "k", Kind: history.Get, Result: &v, Outcome: history.OK, Call: at, Return: at + 1}
+	}
+	// The first is unknown too: a place of 0 is one.
+	ops := []history.Op{
+		put(1, "a", history.Unknown, 0), put(2, "b", history.OK, 10), put(3, "c", history.Unknown, 20),
+		put(4, "d", history.Unknown, 30), get(5, "d", 40),
+	}
+	if r := decide(split(ops)[0].ops, false); r.verdict != OK || r.dropped != 2 || r.bounded != 1 {
+		t.Errorf("%s, %d dropped, %d bounded; want ok, 2, 1", r.verdict, r.dropped, r.bounded)
+	}
+}
+
+// TestBlocksTellNothingFromAnEmptyValue where appended elements are taken apart.
+func TestBlocksTellNothingFromAnEmptyValue(t *testing.T) {
+	ops := []history.Op{
+		{ID: 1, Client: 1, Key: "k", Kind: history.Append, Value: ptr("+a1"), Outcome: history.OK, Call: 5, Return: 9},
+		{ID: 2, Client: 2, Key: "k", Kind: history.Get, Result: ptr(""), Outcome: history.OK, Call: 1, Return: 2},
+	}
+	if r := decide(split(ops)[0].ops, false); r.verdict != Illegal {
+		t.Errorf("an absent key read as an empty string is %s", r.verdict)
+	}
+	ops[1].Result = nil
+	if r := decide(split(ops)[0].ops, false); r.verdict != OK {
+		t.Errorf("an absent key read as absent is %s", r.verdict)
+	}
+}
