@@ -233,17 +233,33 @@ type keyed struct {
 func split(ops []history.Op) []keyed {
 	at := map[string]int{}
 	var keys []keyed
+	var sizes []int // of each key's operations: they are counted first, for they may be millions
 	k := -1
+	place := func(o *history.Op) {
+		if k >= 0 && keys[k].key == o.Key {
+			return
+		}
+		var ok bool
+		if k, ok = at[o.Key]; !ok {
+			k = len(keys)
+			at[o.Key] = k
+			keys = append(keys, keyed{key: o.Key})
+			sizes = append(sizes, 0)
+		}
+	}
 	for i := range ops {
 		o := &ops[i]
-		if k < 0 || keys[k].key != o.Key {
-			var ok bool
-			if k, ok = at[o.Key]; !ok {
-				k = len(keys)
-				at[o.Key] = k
-				keys = append(keys, keyed{key: o.Key})
-			}
+		place(o)
+		if o.Outcome == history.OK || o.Outcome != history.Fail && o.Kind != history.Get {
+			sizes[k]++
 		}
+	}
+	for i := range keys {
+		keys[i].ops = make([]op, 0, sizes[i])
+	}
+	for i := range ops {
+		o := &ops[i]
+		place(o)
 		switch {
 		case o.Outcome == history.Fail:
 			keys[k].failed = append(keys[k].failed, o)

@@ -191,7 +191,7 @@ func TestShards(t *testing.T) {
 func TestShardsGoOn(t *testing.T) {
 	const shards = 4
 	k := startSharded(t, 3, shards, func(c *Config) {
-		c.Heartbeat, c.SnapshotThreshold, c.SnapshotInterval, c.TrailingLogs = Duration(300*time.Millisecond), 50, Duration(50*time.Millisecond), 10
+		c.Heartbeat, c.SnapshotThreshold, c.SnapshotInterval, c.TrailingLogs = Duration(2*time.Second), 50, Duration(50*time.Millisecond), 10
 	})
 	for shard := range shards {
 		c := k.dial(k.leaderOf(shard))
