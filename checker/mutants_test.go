@@ -40,6 +40,19 @@ func (m mutant) String() string {
 // harmless mutants, by file and the text of the change: nobody can notice them, or
 // only by how long the checker takes. Each says why.
 var harmless = map[string]string{
+	"v < 0  instead of  v < 0 && e.bad == nil":                                                                        "a later stranger is told of in place of the first",
+	"v < 0  instead of  v < 0 || e.bad != nil":                                                                        "more is learnt of a key that is bad already",
+	"e.bad != nil  instead of  v < 0 || e.bad != nil":                                                                 "a stranger has made it bad one case before",
+	"o.ret <= e.ops[x.least].ret  instead of  o.ret < e.ops[x.least].ret":                                             "one of two that returned at the same time",
+	"o.Call >= e.ops[x.latest].Call  instead of  o.Call > e.ops[x.latest].Call":                                       "one of two that were called at the same time",
+	"o.Kind == history.CAS  instead of  o.Kind == history.CAS && !x.linked":                                           "what a completed swap expected is what it found",
+	"!x.linked  instead of  !x.effective || !x.linked":                                                                "only versions that were seen are linked",
+	"x.writer < 0  instead of  x.writer < 0 || e.ops[x.writer].completed() && e.ops[x.writer].Kind != history.Append": "who is named, not what is decided",
+	"e.ops[x.writer].completed() && e.ops[x.writer].Kind != history.Append  instead of  x.writer < 0 || e.ops[x.writer].completed() && e.ops[x.writer].Kind != history.Append": "who is named, not what is decided",
+	"without the rule  instead of  if x.writer < 0 || e.ops[x.writer].completed() && e.ops[x.writer].Kind != history.Append":                                                   "who is named, not what is decided",
+	"y.effective  instead of  y.effective && y.linked":                  "who is named, not what is decided",
+	"y.linked  instead of  y.effective && y.linked":                     "who is named, not what is decided",
+	"y.pred == v  instead of  y.effective && y.linked && y.pred == v":   "who is named, not what is decided",
 	"!(o.Kind == history.Append)  instead of  o.Kind == history.Append": "values are taken apart although nothing was appended: slower, and the same",
 	"resets  instead of  resets && o.completed()":                       "a write of unknown outcome that nobody saw has a place at the end",
 	"without the rule  instead of  if ok":                               "a value is taken apart once more: slower",

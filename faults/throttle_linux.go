@@ -102,8 +102,8 @@ func (f *throttleFault) limitOf(d Dose) (l cgroup.IOLimit, err error) {
 	switch {
 	case f.kind == "disk.rate" && bytes < 4096:
 		return l, fmt.Errorf("limit of %d bytes/s: 4KiB/s or more", bytes)
-	case f.kind == "disk.iops" && ops < 1:
-		return l, fmt.Errorf("limit of %v operations/s: 1 or more", d.Float("limit"))
+	case f.kind == "disk.iops" && ops < 2: // io.max refuses 1
+		return l, fmt.Errorf("limit of %v operations/s: 2 or more", d.Float("limit"))
 	case f.kind == "disk.rate" && op == faultfs.Read:
 		l.ReadBytes = bytes
 	case f.kind == "disk.rate":

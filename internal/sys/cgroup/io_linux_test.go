@@ -26,7 +26,7 @@ func TestLimitsOfDevicesAreReadBack(t *testing.T) {
 	if err := unix.Stat(loop.Path(), &st); err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range []IOLimit{{WriteBytes: 1 << 20}, {ReadBytes: 4096, ReadOps: 1, WriteOps: 20}, {}} {
+	for _, l := range []IOLimit{{WriteBytes: 1 << 20}, {ReadBytes: 4096, ReadOps: 2, WriteOps: 20}, {}} {
 		if err := g.SetIOLimit(st.Rdev, l); errors.Is(err, errors.ErrUnsupported) {
 			t.Skip(err)
 		} else if err != nil {
