@@ -83,6 +83,7 @@ func (f *powerLoss) Inject(ctx context.Context, site Site, d Dose) (Injection, e
 	if err != nil {
 		return nil, err
 	}
+	died := time.Now()
 	for _, name := range site.Nodes {
 		n, err := f.b.node(name)
 		if err == nil {
@@ -94,7 +95,7 @@ func (f *powerLoss) Inject(ctx context.Context, site Site, d Dose) (Injection, e
 			return nil, errors.Join(err, dead.Heal(heal))
 		}
 	}
-	return f.b.comeBack(ctx, site.Nodes, dead, d.Duration("restart")), nil
+	return f.b.comeBack(ctx, site.Nodes, dead, died, d.Duration("restart")), nil
 }
 
 // A powerMeter has witnesses on the nodes' disks, written until the power goes:

@@ -334,8 +334,9 @@ func (f *oomFault) Inject(ctx context.Context, site Site, d Dose) (Injection, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	var died time.Time // the last of them
 	for _, n := range nodes {
-		if err := f.b.starve(context.WithoutCancel(ctx), n); err != nil {
+		if died, err = f.b.starve(context.WithoutCancel(ctx), n); err != nil {
 			err = fmt.Errorf("let %s run out of memory: %w", n.Name(), err)
 			heal, cancel := context.WithTimeout(context.WithoutCancel(ctx), healWithin)
 			defer cancel()
@@ -348,46 +349,51 @@ func (f *oomFault) Inject(ctx context.Context, site Site, d Dose) (Injection, er
 		}
 	}
 	// Dead they are; from here on it is a kill like any other.
-	return (&killFault{f.b, syscall.SIGKILL}).Inject(context.WithoutCancel(ctx), site, d)
+	dead, err := f.b.downs.inject(context.WithoutCancel(ctx), site.Nodes, Dose{}, func(Dose) (syscall.Signal, error) { return syscall.SIGKILL, nil })
+	if err != nil {
+		return nil, err
+	}
+	return f.b.comeBack(ctx, site.Nodes, dead, died, d.Duration("restart")), nil
 }
 
 // starve limits a node to what it holds and has a process in its cgroup ask for
-// more, until the kernel has killed the node. The limit is gone afterwards.
-func (b *bench) starve(ctx context.Context, n *cluster.Node) (err error) {
+// more, until the kernel has killed the node, and says when. The limit is gone
+// afterwards.
+func (b *bench) starve(ctx context.Context, n *cluster.Node) (died time.Time, err error) {
 	g := n.Group()
 	pids, err := n.Pids()
 	if err != nil {
-		return err
+		return died, err
 	}
 	for _, pid := range pids { // to die first may be asked of anybody; to die last, not
 		if err := os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte("1000"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+			return died, err
 		}
 	}
 	t, err := b.startTenant(g, appetite{grab: oomGrab, remain: true}, nil)
 	if err != nil {
-		return err
+		return died, err
 	}
 	defer t.end()
 	ended, err := n.ExpectEnd()
 	if err != nil {
-		return err
+		return died, err
 	}
 	hold, err := b.memory.inject(ctx, []string{n.Name()}, nil, func(Dose) (memoryAsk, error) { return memoryAsk{kill: true}, nil })
 	if err != nil {
-		return err
+		return died, err
 	}
 	defer func() { err = errors.Join(err, hold.Heal(ctx)) }()
 	if err := t.begin(); err != nil {
-		return err
+		return died, err
 	}
 	late := time.NewTimer(oomWithin)
 	defer late.Stop()
 	select {
 	case <-ended:
-		return nil
+		return time.Now(), nil
 	case <-late.C:
-		return fmt.Errorf("it lives %v after there was no memory left", oomWithin)
+		return died, fmt.Errorf("it lives %v after there was no memory left", oomWithin)
 	}
 }
 

@@ -64,6 +64,7 @@ func TestAWrongMechanismIsSeen(t *testing.T) {
 		{"a frozen process", "process.pause", "freezer2", "gc.pause", pause, "no GC pause"},
 		{"a stopped world", "gc.pause", "agent", "process.pause", pause, "not a mere freeze"},
 		{"a slow network", "net.delay", "wire", "lock.hold", faults.Dose{"add_ns": 20 * ms}, "the target's account says"},
+		{"too short a downtime", "process.restart", "signal", "process.kill", faults.Dose{"down_ns": 100 * ms, "restart_ns": 500 * ms}, "without a process for"},
 		{"pauses", "process.pause", "freezer2", "lock.convoy", faults.Dose{"length_ns": 40 * ms, "every_ns": 100 * ms, "hold_ns": 40 * ms, "period_ns": 100 * ms}, "by the target's account"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -284,19 +284,19 @@ func (f *killFault) Inject(ctx context.Context, site Site, d Dose) (Injection, e
 	if err != nil {
 		return nil, err
 	}
-	return f.b.comeBack(ctx, site.Nodes, dead, d.Duration("restart")), nil
+	return f.b.comeBack(ctx, site.Nodes, dead, time.Now(), d.Duration("restart")), nil
 }
 
-// comeBack is what ends a node's death: the end of the fault, or a restart that
-// does not wait for it.
-func (b *bench) comeBack(ctx context.Context, nodes []string, dead Injection, after time.Duration) Injection {
+// comeBack is what ends a node's death: the end of the fault, or a restart some
+// time after the death, which does not wait for it.
+func (b *bench) comeBack(ctx context.Context, nodes []string, dead Injection, died time.Time, after time.Duration) Injection {
 	k := &killing{b: b, nodes: nodes, dead: dead}
 	if after > 0 {
 		k.ctx, k.cancel = context.WithCancel(context.WithoutCancel(ctx))
 		k.up = make(chan struct{})
 		go func() {
 			defer close(k.up)
-			if sleep(k.ctx, after) {
+			if sleep(k.ctx, time.Until(died.Add(after))) {
 				k.err = k.dead.Heal(context.WithoutCancel(k.ctx))
 			}
 		}()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"brownout/cluster"
@@ -270,9 +271,12 @@ type killMeter struct {
 	restart time.Duration
 
 	pingers
-	old   []*proc.Pidfd // of the processes before the kill
-	whose []string      // node of each
-	begun time.Time
+	old    []*proc.Pidfd // of the processes before the kill
+	whose  []string      // node of each
+	downs  []*downWatch  // of each node
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	begun  time.Time
 }
 
 func meterKill(b *bench, site Site, d Dose) (Meter, error) {
@@ -283,9 +287,14 @@ func meterKill(b *bench, site Site, d Dose) (Meter, error) {
 }
 
 const (
-	killPing  = 2 * time.Millisecond
-	killShare = 0.02                  // a restart may seem early by this share of its wait, or
-	killLeast = 50 * time.Millisecond // by this: the last answer came a moment after the order to kill was given
+	killPing = 2 * time.Millisecond
+
+	// Tolerances of a downtime. Whoever is to start the node has to get a CPU
+	// first, and may have had data to put in their place.
+	downEarlyShare = 0.02
+	downEarlyLeast = 10 * time.Millisecond
+	downLateShare  = 0.15
+	downLateLeast  = 100 * time.Millisecond
 )
 
 func (m *killMeter) Baseline(ctx context.Context) (Reading, error) {
@@ -293,22 +302,28 @@ func (m *killMeter) Baseline(ctx context.Context) (Reading, error) {
 		m.Close()
 		return Reading{}, err
 	}
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	m.cancel = cancel
 	for _, n := range m.pingers.nodes {
 		pids, err := n.Pids()
 		if err == nil && len(pids) == 0 {
 			err = errors.New("it has no processes")
 		}
+		w := &downWatch{n: n}
 		for _, pid := range pids {
 			var fd *proc.Pidfd
 			if fd, err = proc.Open(pid); err != nil {
 				break
 			}
 			m.old, m.whose = append(m.old, fd), append(m.whose, n.Name())
+			w.old = append(w.old, fd)
 		}
 		if err != nil {
 			m.Close()
 			return Reading{}, fmt.Errorf("open processes of %s: %w", n.Name(), err)
 		}
+		m.downs = append(m.downs, w)
+		m.wg.Go(func() { w.run(own) })
 	}
 	m.begun = time.Now()
 	return Reading{map[string]any{"n": len(m.old)}}, nil
@@ -326,32 +341,34 @@ func (m *killMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, error
 			alive = append(alive, fmt.Sprintf("%s: process %d lives", m.whose[i], fd.PID()))
 		}
 	}
-	var down []time.Duration
+	var down, silent []time.Duration
 	for i, p := range m.ps {
 		longest := end.Sub(m.lastOf(i))
 		gaps, _, _ := p.state(m.begun)
 		for _, g := range gaps {
 			longest = max(longest, g.to.Sub(g.from))
 		}
-		down = append(down, longest)
+		without, over := m.downs[i].down()
+		down, silent = append(down, without), append(silent, longest)
 		if !killed[m.pingers.nodes[i].Name()] {
 			continue
 		}
 		if longest < 10*killPing {
 			alive = append(alive, fmt.Sprintf("%s: answered pings all the time", m.pingers.nodes[i].Name()))
 		}
-		// A silence that lasts says nothing yet of how long it will be.
-		over := longest > end.Sub(m.lastOf(i))
-		if m.restart > 0 && over && longest < m.restart-tolerance(m.restart, killShare, killLeast) {
-			alive = append(alive, fmt.Sprintf("%s: down for %s, less than %s", m.pingers.nodes[i].Name(), short(longest), short(m.restart)))
+		// A downtime that lasts says nothing yet of how long it will be.
+		early, late := tolerance(m.restart, downEarlyShare, downEarlyLeast), tolerance(m.restart, downLateShare, downLateLeast)
+		if m.restart > 0 && (over && without < m.restart-early || without > m.restart+late) {
+			alive = append(alive, fmt.Sprintf("%s: without a process for %s, %s asked, tolerance -%s +%s",
+				m.pingers.nodes[i].Name(), short(without), short(m.restart), short(early), short(late)))
 		}
 	}
-	values := Reading{map[string]any{"n": len(killed), "down_ns": int64(quantile(down, 1)), "processes": len(m.old)}}
+	values := Reading{map[string]any{"n": len(killed), "down_ns": int64(quantile(down, 1)), "silent_ns": int64(quantile(silent, 1)), "processes": len(m.old)}}
 	if alive != nil {
 		return values, Answer{false, strings.Join(alive, "; ")}, nil
 	}
-	return values, Answer{true, fmt.Sprintf("%d processes of %d nodes ended (seen by pidfd), no answer to pings for %s so far",
-		len(m.old), len(killed), short(quantile(down, 1)))}, nil
+	return values, Answer{true, fmt.Sprintf("%d processes of %d nodes ended (seen by pidfd), no new process for %s, no answer to pings for %s so far",
+		len(m.old), len(killed), short(quantile(down, 1)), short(quantile(silent, 1)))}, nil
 }
 
 func (m *killMeter) lastOf(i int) time.Time {
@@ -376,11 +393,13 @@ func (m *killMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 			}
 		}
 		gaps, _, _ := m.ps[i].state(m.begun)
-		var down time.Duration
+		var silent time.Duration
 		for _, g := range gaps {
-			down = max(down, g.to.Sub(g.from))
+			silent = max(silent, g.to.Sub(g.from))
 		}
-		reading.Values["down_ns"] = max(asInt(reading.Values["down_ns"]), int64(down))
+		without, _ := m.downs[i].down()
+		reading.Values["down_ns"] = max(asInt(reading.Values["down_ns"]), int64(without))
+		reading.Values["silent_ns"] = max(asInt(reading.Values["silent_ns"]), int64(silent))
 	}
 	for i, fd := range m.old {
 		if !fd.Ended() {
@@ -390,7 +409,8 @@ func (m *killMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 	if why != nil {
 		answer = Answer{false, strings.Join(why, "; ")}
 	} else if answer.Yes {
-		answer.Why = fmt.Sprintf("new processes are ready; down for %s in all; %s", short(time.Duration(asInt(reading.Values["down_ns"]))), answer.Why)
+		answer.Why = fmt.Sprintf("new processes are ready; none for %s, no answer to pings for %s in all; %s",
+			short(time.Duration(asInt(reading.Values["down_ns"]))), short(time.Duration(asInt(reading.Values["silent_ns"]))), answer.Why)
 	}
 	return reading, answer, err
 }
@@ -398,6 +418,10 @@ func (m *killMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 func asInt(v any) int64 { n, _ := v.(int64); return n }
 
 func (m *killMeter) Close() error {
+	if m.cancel != nil {
+		m.cancel()
+	}
+	m.wg.Wait() // they hold the pidfds
 	m.close()
 	var errs []error
 	for _, fd := range m.old {

@@ -85,11 +85,12 @@ type restarts struct {
 
 // restart ends with a node that is ready, also when ctx ends meanwhile.
 func (r *restarts) restart(ctx context.Context, n *cluster.Node) (err error) {
-	whole, begun := context.WithoutCancel(ctx), time.Now()
+	whole := context.WithoutCancel(ctx)
 	dead, err := r.b.downs.inject(whole, []string{n.Name()}, Dose{}, func(Dose) (syscall.Signal, error) { return syscall.SIGKILL, nil })
 	if err != nil {
 		return err
 	}
+	died := time.Now()
 	defer func() {
 		up, cancel := context.WithTimeout(whole, healWithin)
 		defer cancel()
@@ -107,7 +108,7 @@ func (r *restarts) restart(ctx context.Context, n *cluster.Node) (err error) {
 			return fmt.Errorf("put older data in its place: %w", err)
 		}
 	}
-	sleep(ctx, r.down-time.Since(begun)) // its data took some time
+	sleep(ctx, r.down-time.Since(died)) // its data took some time
 	return nil
 }
 

@@ -22,9 +22,9 @@ var memoryKinds = []Kind{
 	{
 		Name: "memory.oom", Doc: "have the kernel kill a node for want of memory",
 		Mechanism: "a limit of what the node holds, and a process of ours in its cgroup that wants more; the node's processes are the preferred victims, and nobody outside of the cgroup can be one",
-		Probe:     "the process's pidfd, and the kernel's count of kills for memory in the node's cgroup",
+		Probe:     "the processes' pidfds, the time until the node has a new process, and the kernel's count of kills for memory in the node's cgroup",
 		Where:     OnNodes, Instant: true, Params: []Param{
-			{Name: "restart", Type: Duration, Max: "10m", Doc: "after this time with the same data; at the end of the fault if absent"},
+			{Name: "restart", Type: Duration, Max: "10m", Doc: "from the end of its last process to the start of the next, with the same data; at the end of the fault if absent"},
 		},
 	},
 	{

@@ -36,26 +36,26 @@ var processKinds = []Kind{
 	{
 		Name: "process.kill", Doc: "kill -9 a node's processes",
 		Mechanism: "SIGKILL; started again with the same data",
-		Probe:     "the process's pidfd, and the time until the node answers again",
+		Probe:     "the processes' pidfds, the time until the node has a new process, and the time until it answers again",
 		Where:     OnNodes, Instant: true, Params: []Param{
-			{Name: "restart", Type: Duration, Max: "10m", Doc: "after this time with the same data; at the end of the fault if absent"},
+			{Name: "restart", Type: Duration, Max: "10m", Doc: "from the end of its last process to the start of the next, with the same data; at the end of the fault if absent"},
 		},
 	},
 	{
 		Name: "process.term", Doc: "ask a node's program to end",
 		Mechanism: "SIGTERM to the node's first process; started again with the same data",
-		Probe:     "the process's pidfd, and the time until the node answers again",
+		Probe:     "the processes' pidfds, the time until the node has a new process, and the time until it answers again",
 		Where:     OnNodes, Instant: true, Params: []Param{
-			{Name: "restart", Type: Duration, Max: "10m", Doc: "after this time with the same data; at the end of the fault if absent"},
+			{Name: "restart", Type: Duration, Max: "10m", Doc: "from the end of its last process to the start of the next, with the same data; at the end of the fault if absent"},
 		},
 	},
 	{
 		Name: "process.restart", Doc: "kill -9 nodes and start them again, one after the other, each when the one before is ready",
 		Mechanism: "SIGKILL; the data is left, removed, or put back to a copy that was taken while the node stood still for a moment",
-		Probe:     "pidfds of the old processes, pings, and marks in the data that must be there, or gone, afterwards",
+		Probe:     "pidfds of the old processes, the time until there is a new one, pings, and marks in the data that must be there, or gone, afterwards",
 		Where:     OnNodes, Instant: true, Params: []Param{
 			{Name: "data", Type: Word, Default: "same", Words: []string{"same", "lost", "older"}, Doc: "what the node finds: all, nothing, or what it had earlier (a restored backup)"},
-			{Name: "down", Type: Duration, Max: "10m", Worse: Higher, Doc: "how long a node stays down; not at all if absent"},
+			{Name: "down", Type: Duration, Max: "10m", Worse: Higher, Doc: "from the end of a node's last process to the start of the next; not at all if absent"},
 			{Name: "age", Type: Duration, Default: "2s", Min: "10ms", Max: "10m", Doc: "of older data: the copy is taken at the start of the fault, the first node restarted so much later"},
 		},
 	},
