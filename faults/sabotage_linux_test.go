@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,7 +10,8 @@ import (
 	"brownout/faults"
 )
 
-// notFooled fails the test unless a meter says that no fault is in force, and why.
+// notFooled fails the test unless a meter says that no fault is in force, and
+// why: by one of some reasons, with | between them.
 func notFooled(t *testing.T, bench faults.Bench, kind string, site faults.Site, dose faults.Dose, look time.Duration, why string) {
 	t.Helper()
 	m, err := bench.Meter(kind, site, dose)
@@ -24,7 +26,8 @@ func notFooled(t *testing.T, bench faults.Bench, kind string, site faults.Site, 
 	defer cancel()
 	r, answer, err := m.Measure(ctx, dose)
 	t.Log(r.Values, answer.Why)
-	if err != nil || answer.Yes || !strings.Contains(answer.Why, why) {
+	told := slices.ContainsFunc(strings.Split(why, "|"), func(one string) bool { return strings.Contains(answer.Why, one) })
+	if err != nil || answer.Yes || !told {
 		t.Errorf("Measure = %v, %q, %v; want no, because of %q", answer.Yes, answer.Why, err, why)
 	}
 }
@@ -39,7 +42,8 @@ func TestSystemMetersSeeThroughFaultsThatDoNothing(t *testing.T) {
 		dose faults.Dose
 		want string // part of the reason
 	}{
-		{"cpu.steal", faults.Dose{"percent": 60.0}, "tolerance"},
+		// On a busy host others may happen to take just as much.
+		{"cpu.steal", faults.Dose{"percent": 60.0}, "tolerance|others of this host took it"},
 		{"cpu.contend", faults.Dose{"burners": int64(4), "weight": int64(4096)}, "tolerance"},
 		{"cpu.pin", faults.Dose{"cpus": "0"}, "was seen on CPU 1"},
 		{"memory.limit", faults.Dose{"limit_bytes": int64(64 << 20)}, "tolerance"},
