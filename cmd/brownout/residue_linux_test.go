@@ -206,3 +206,68 @@ func TestKilledAtAnyInstantLeavesNothing(t *testing.T) {
 		}
 	}
 }
+
+const hungScenario = `version: 1
+name: hung
+target: {kind: kvserver, nodes: 3}
+workload:
+  keys: {count: 20}
+  value: 64B
+  mix: {get: 50%, put: 50%}
+  load: {rate: 200/s, clients: 8}
+  timeout: 500ms
+timeline:
+  warmup: 200ms
+  baseline: 600ms
+  faults:
+    - {at: 0s, for: 60s, disk.hang: {on: leader, op: all}}
+  recovery: 300ms
+expect: [linearizable]
+`
+
+// TestKilledDuringAHangLeavesNothing kills brownout when the disk of the node
+// that writes most answers nothing any more.
+func TestKilledDuringAHangLeavesNothing(t *testing.T) {
+	needs.Host(t, needs.Root)
+	dir := t.TempDir()
+	file, out := filepath.Join(dir, "hung.yaml"), filepath.Join(dir, "out")
+	if err := os.WriteFile(file, []byte(hungScenario), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := hostFootprint(t)
+	var talk bytes.Buffer
+	cmd := cli(t.Context(), dir, "run", file, "--out", out)
+	cmd.Stdout, cmd.Stderr = &talk, &talk
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }()
+	hung := awaitEvent(ended, filepath.Join(out, "events.jsonl"), `"fault.measured"`)
+	_ = cmd.Process.Signal(syscall.SIGKILL)
+	<-ended
+	if !hung {
+		t.Fatalf("the disk did not hang; it had said:\n%s", talk.String())
+	}
+	if left := awaitClean(t, before, 5*time.Second); len(left) > 0 {
+		t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
+		said, err := cli(t.Context(), dir, "clean").CombinedOutput()
+		t.Logf("brownout clean: %v\n%s", err, said)
+	}
+}
+
+// awaitEvent says whether a file came to hold a word before ended was closed.
+func awaitEvent(ended <-chan struct{}, file, word string) bool {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if b, err := os.ReadFile(file); err == nil && bytes.Contains(b, []byte(word)) {
+			return true
+		}
+		select {
+		case <-ended:
+			return false
+		case <-tick.C:
+		}
+	}
+}
