@@ -258,6 +258,47 @@ func TestSupervisorKilledDuringFaultsLeavesNothing(t *testing.T) {
 	t.Logf("all traces gone after %v", time.Since(killed))
 }
 
+// TestAHangWithoutEndGoesWithTheCluster: nobody heals the disk, and a process
+// of the node is inside an operation of it.
+func TestAHangWithoutEndGoesWithTheCluster(t *testing.T) {
+	needs.Host(t, needs.Root)
+	ctx := deadline(t)
+	cfg, _ := testConfig(t, 1, testTarget{})
+	c, err := Up(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := c.Nodes()[0]
+	if err := n.SetDisk(ctx, faultfs.Rules{Hang: []faultfs.Op{faultfs.All}}); err != nil {
+		t.Error(err)
+	}
+	go func() { _, _ = ask(ctx, n, "write k v") }()
+	for {
+		st, err := n.DiskStats(ctx)
+		if err != nil {
+			t.Fatal(errors.Join(err, c.Down(ctx)))
+		}
+		if st.Waiting > 0 {
+			break
+		}
+	}
+	pids, err := n.Pids()
+	if err != nil || len(pids) == 0 {
+		t.Errorf("Pids = %v, %v", pids, err)
+	}
+	began := time.Now()
+	down(t, c)
+	t.Logf("down after %v", time.Since(began))
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			t.Errorf("process %d of the node is still there: %v", pid, err)
+		}
+	}
+	if got := leftovers(t, cfg.ID); len(got) != 0 {
+		t.Errorf("left behind: %+v", got)
+	}
+}
+
 func TestKillOfSupervisorAndReaperIsSwept(t *testing.T) {
 	needs.Host(t, needs.Root)
 	rounds := 10
