@@ -155,7 +155,7 @@ func TestCalibratedRows(t *testing.T) {
 			"net.delay",
 			Dose{"add_ns": int64(20e6)},
 			map[string]any{"p50_ns": int64(20_030_000), "p99_ns": int64(20_110_000), "n": 2000},
-			Row{Kind: "net.delay", Provider: "p", Requested: "20ms", MeasuredP50: "20.03ms", MeasuredP99: "20.11ms", N: 2000, ErrorPct: 0.15, Verdict: RowOK},
+			Row{Kind: "net.delay", Provider: "p", Requested: "20ms", MeasuredP50: "20.03ms", MeasuredP99: "20.11ms", N: 2000, ErrorPct: 0.15, ErrorNS: 30_000, Verdict: RowOK},
 		},
 		{
 			"net.rate",
