@@ -97,6 +97,23 @@ func TestAShareOfTurnsIsHeld(t *testing.T) {
 
 // TestAConvoyIsWaitedFor: whoever comes while the tasks are at it waits for all
 // that came before, and the server counts that.
+// TestTheAccountHasEveryHeldTurn: of turns that a fault holds none is left out of
+// the account, so that the share of them is seen in a few requests.
+func TestTheAccountHasEveryHeldTurn(t *testing.T) {
+	const n, add = 10, 5 * time.Millisecond
+	l := newLocks(Config{Lock: lockRW})
+	l.faults.set(LockRequest{Holds: []LockHold{{AddNS: int64(add), Which: "read", Share: 50}}}, nil)
+	defer l.faults.close()
+	for range n {
+		turn := l.beginRead(false)
+		l.end(&turn)
+	}
+	got := l.meter.readHold.summary()
+	if got.Count != n || time.Duration(got.SumNS) < n/2*add {
+		t.Errorf("%d turns held for %v, want %d and %v at least", got.Count, time.Duration(got.SumNS), n, n/2*add)
+	}
+}
+
 func TestAConvoyIsWaitedFor(t *testing.T) {
 	const hold, others = 10 * time.Millisecond, 3
 	for _, mode := range lockModes {

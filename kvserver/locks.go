@@ -62,19 +62,20 @@ func monotonic() int64 { return int64(time.Since(started)) }
 // A turn is what holds locks: a run of entries, or of reads. Times are in ns.
 type turn struct {
 	writes bool
-	timed  bool
+	timed  int   // for how many turns its times count; 0: it is not timed
 	begun  int64 // if it is timed
 	waited int64 // for locks
 	held   bool  // it has had its first
 }
 
 // sampled is how many turns of a client's reads there are for one that is timed:
-// two looks at the clock would be seen in the speed of short ones.
+// two looks at the clock would be seen in the speed of short ones. While turns are
+// held by a fault all are timed: they are not short, and few.
 const sampled = 16
 
 // beginApply begins a turn of applying. The caller unlocks mu after end.
 func (l *locks) beginApply(mu *sync.Mutex) turn {
-	t := turn{writes: true, timed: true, begun: monotonic()}
+	t := turn{writes: true, timed: 1, begun: monotonic()}
 	if !mu.TryLock() {
 		l.await(&t, mu.Lock)
 	}
@@ -90,12 +91,17 @@ func (l *locks) beginApply(mu *sync.Mutex) turn {
 	return t
 }
 
-// beginRead begins a turn of reading.
+// beginRead begins a turn of reading, one of those that are timed or not.
 func (l *locks) beginRead(timed bool) (t turn) {
-	if l.mode == lockFree {
+	switch {
+	case l.mode == lockFree:
 		return t
+	case l.faults.holds.Load() != nil:
+		t.timed = 1
+	case timed:
+		t.timed = sampled
 	}
-	if t.timed = timed; timed {
+	if t.timed > 0 {
 		t.begun = monotonic()
 	}
 	switch {
@@ -121,7 +127,7 @@ func (l *locks) await(t *turn, lock func()) {
 // end ends a turn.
 func (l *locks) end(t *turn) {
 	var held time.Duration
-	if t.timed {
+	if t.timed > 0 {
 		held = time.Duration(monotonic() - t.begun - t.waited)
 	}
 	switch {
@@ -143,14 +149,14 @@ func (m *lockMeter) count(t *turn, held time.Duration) {
 		m.applyHold.record(held)
 		return
 	}
-	if t.timed {
-		m.readHold.add(held, sampled)
+	if t.timed > 0 {
+		m.readHold.add(held, int64(t.timed))
 	}
 	switch {
 	case waited > 0: // all that waited are counted
 		m.readWait.record(waited)
-	case t.timed:
-		m.readWait.add(0, sampled)
+	case t.timed > 0:
+		m.readWait.add(0, int64(t.timed))
 	}
 }
 
