@@ -66,9 +66,31 @@ type kept struct {
 	latest     int32 // reader with the latest call
 }
 
+// A fact is what the engine needs of an operation, close together: a history of
+// millions is many times what a processor's cache holds.
+type fact struct {
+	call, ret int64
+	wrote     int32 // version, if it writes
+	found     int32 // version, if it observes
+	writes    bool
+	observes  bool
+	swap      bool
+	swapped   bool
+	denied    bool // a swap that did not do what it says it found
+}
+
+// version is the one that it wrote, else the one that it read.
+func (f *fact) version() int32 {
+	if f.writes {
+		return f.wrote
+	}
+	return f.found
+}
+
 type blockEngine struct {
 	ops      []op
-	ids      map[string]int32 // version by the value that was written; of an append, by its element
+	facts    []fact
+	ids      *table // version by the value that was written; of an append, by its element
 	versions []kept
 	words    *words           // only if there are appends
 	made     map[string]int32 // version by a whole value that was found, if there are appends
@@ -79,47 +101,107 @@ type blockEngine struct {
 	bad      *ruling
 }
 
-// register gives every write its version, or says why the engine cannot judge the operations.
+// register gives every write its version and finds the version of every value that
+// was read, or says why the engine cannot judge the operations.
 func (e *blockEngine) register() (why string) {
 	appends := false
 	n := 1
 	for i := range e.ops {
 		o := &e.ops[i]
-		switch {
-		case o.Blind:
+		if o.Blind {
 			return "a refused swap did not say what it found"
-		case !o.writes():
-		case o.Value == nil:
-			return "a delete left no tombstone"
-		case *o.Value == "":
-			return "an empty value"
-		default:
+		}
+		if o.writes() {
 			n++
 		}
 		appends = appends || o.Kind == history.Append
 	}
-	e.ids = make(map[string]int32, n)
+	e.facts = make([]fact, len(e.ops))
+	e.ids = newTable(n)
 	e.versions = make([]kept, 1, n)
 	e.versions[0] = kept{writer: -1, effective: true, least: -1, latest: -1}
-	for i := range e.ops {
-		o := &e.ops[i]
-		if !o.writes() {
-			continue
+	var later []unseen
+	for from := 0; from < len(e.ops); from += together {
+		some := e.ops[from:min(from+together, len(e.ops))]
+		var wrote, found [together]uint64
+		var texts [2 * together]*string
+		for i := range some {
+			texts[2*i], texts[2*i+1] = some[i].Value, some[i].Result
 		}
-		id := int32(len(e.versions))
-		e.ids[*o.Value] = id
-		if len(e.ids) != int(id) {
-			return "a value is written twice"
+		e.ids.fetchTexts(texts[:2*len(some)])
+		for i := range some {
+			o := &some[i]
+			f := &e.facts[from+i]
+			*f = fact{call: o.Call, ret: o.ret, writes: o.writes(), observes: o.observes(), swap: o.Kind == history.CAS, swapped: o.Swapped}
+			switch {
+			case !f.writes:
+			case o.Value == nil:
+				return "a delete left no tombstone"
+			case *o.Value == "":
+				return "an empty value"
+			default:
+				wrote[i] = e.ids.hash(o.Value)
+			}
+			if !f.observes {
+				continue
+			}
+			if o.Result != nil && !appends {
+				found[i] = e.ids.hash(o.Result)
+			}
+			f.denied = f.swap && equal(o.Expect, o.Result) != o.Swapped
 		}
-		// A put and a delete that was acknowledged made its version in any case.
-		resets := o.Kind == history.Put || o.Kind == history.Delete
-		e.versions = append(e.versions, kept{writer: int32(i), effective: resets && o.completed(), least: -1, latest: -1})
+		e.ids.fetch(wrote[:len(some)])
+		e.ids.fetch(found[:len(some)])
+		for i := range some {
+			o := &some[i]
+			f := &e.facts[from+i]
+			if f.writes {
+				if f.wrote = e.ids.add(o.Value, wrote[i]); f.wrote == 0 {
+					return "a value is written twice"
+				}
+				// A put and a delete that was acknowledged made its version in any case.
+				resets := o.Kind == history.Put || o.Kind == history.Delete
+				e.versions = append(e.versions, kept{writer: int32(from + i), effective: resets && o.completed(), least: -1, latest: -1})
+			}
+			if f.observes && o.Result != nil {
+				if !appends {
+					f.found, _ = e.ids.find(o.Result, found[i])
+				}
+				if f.found == 0 {
+					later = append(later, unseen{int32(from + i), found[i]})
+				}
+			}
+		}
 	}
 	if appends {
 		e.words = newWords(e.ops)
 		e.made = map[string]int32{}
 	}
+	for some := range slices.Chunk(later, together) {
+		var hashes [together]uint64
+		for i, l := range some {
+			hashes[i] = l.hash
+		}
+		e.ids.fetch(hashes[:len(some)])
+		for _, l := range some {
+			f, o := &e.facts[l.op], &e.ops[l.op]
+			switch {
+			case appends:
+				f.found = e.version(o.Result)
+			default:
+				if f.found, _ = e.ids.find(o.Result, l.hash); f.found == 0 {
+					f.found = stranger
+				}
+			}
+		}
+	}
 	return ""
+}
+
+// An unseen is an operation that found what no operation before it in the history wrote.
+type unseen struct {
+	op   int32
+	hash uint64
 }
 
 // Not a version.
@@ -135,7 +217,7 @@ func (e *blockEngine) version(v *string) int32 {
 		return 0
 	}
 	if e.words == nil {
-		if id, ok := e.ids[*v]; ok {
+		if id := e.ids.version(v); id != 0 {
 			return id
 		}
 		return stranger
@@ -160,7 +242,7 @@ func (e *blockEngine) assemble(v string) int32 {
 	}
 	at := int32(0)
 	for i, w := range p.words {
-		id := e.ids[w]
+		id := e.ids.version(&w)
 		if i == 0 && p.based {
 			at = id
 			continue
@@ -226,12 +308,12 @@ func (e *blockEngine) unfit(why string) {
 
 // observe takes all that completed operations found.
 func (e *blockEngine) observe() {
-	for i := range e.ops {
-		o := &e.ops[i]
-		if !o.observes() {
+	for i := range e.facts {
+		f := &e.facts[i]
+		if !f.observes {
 			continue
 		}
-		v := e.version(o.Result)
+		v := f.found
 		switch {
 		case v == ambiguous:
 			e.unfit("a value can be taken apart in two ways")
@@ -245,23 +327,20 @@ func (e *blockEngine) observe() {
 			continue
 		}
 		e.exists(v)
-		if o.Kind == history.CAS {
-			if same := equal(o.Expect, o.Result); same != o.Swapped {
-				e.illegal("a swap contradicts itself", int32(i))
-				continue
-			}
-			if o.Swapped {
-				x := e.ids[*o.Value]
-				e.versions[x].linked, e.versions[x].pred = true, v
-				e.exists(x)
-				continue
-			}
+		if f.denied {
+			e.illegal("a swap contradicts itself", int32(i))
+			continue
+		}
+		if f.swap && f.swapped {
+			e.versions[f.wrote].linked, e.versions[f.wrote].pred = true, v
+			e.exists(f.wrote)
+			continue
 		}
 		x := &e.versions[v]
-		if x.least < 0 || o.ret < e.ops[x.least].ret {
+		if x.least < 0 || f.ret < e.facts[x.least].ret {
 			x.least = int32(i)
 		}
-		if x.latest < 0 || o.Call > e.ops[x.latest].Call {
+		if x.latest < 0 || f.call > e.facts[x.latest].call {
 			x.latest = int32(i)
 		}
 	}
@@ -363,22 +442,22 @@ func (e *blockEngine) chain() {
 			x := &e.versions[v]
 			x.visited = true
 			if x.writer >= 0 {
-				o := &e.ops[x.writer]
-				if o.ret < called {
+				f := &e.facts[x.writer]
+				if f.ret < called {
 					e.illegal("a write returned before what it was made of", append(e.path(by, v), x.writer, by)...)
 					return
 				}
-				if o.Call > called {
-					called, by = o.Call, x.writer
+				if f.call > called {
+					called, by = f.call, x.writer
 				}
 			}
 			if x.least >= 0 {
-				if e.ops[x.least].ret < called {
+				if e.facts[x.least].ret < called {
 					e.illegal("a read returned before what it found was written", append(e.path(by, v), x.least, by)...)
 					return
 				}
-				if o := &e.ops[x.latest]; o.Call > called {
-					called, by = o.Call, x.latest
+				if f := &e.facts[x.latest]; f.call > called {
+					called, by = f.call, x.latest
 				}
 			}
 			if x.succ == 0 {
@@ -396,7 +475,7 @@ func (e *blockEngine) chain() {
 }
 
 // path are the writers of the versions from that of an operation to v.
-func (e *blockEngine) path(from, v int32) []int32 { return e.ancestry(e.of(from), v) }
+func (e *blockEngine) path(from, v int32) []int32 { return e.ancestry(e.facts[from].version(), v) }
 
 func (e *blockEngine) ancestry(start, v int32) (out []int32) {
 	for {
@@ -407,15 +486,6 @@ func (e *blockEngine) ancestry(start, v int32) (out []int32) {
 			return out
 		}
 		v = e.versions[v].pred
-	}
-}
-
-// of is the version that an operation read or wrote.
-func (e *blockEngine) of(i int32) int32 {
-	if o := &e.ops[i]; !o.writes() {
-		return e.version(o.Result)
-	} else {
-		return e.ids[*o.Value]
 	}
 }
 
@@ -438,7 +508,13 @@ type span struct {
 }
 
 func (e *blockEngine) blocks() []span {
-	out := make([]span, 0, len(e.versions))
+	n := 0
+	for root := range e.versions {
+		if x := &e.versions[root]; !x.linked || !x.effective {
+			n++
+		}
+	}
+	out := make([]span, 0, n)
 	for root := range e.versions {
 		x := &e.versions[root]
 		switch {
@@ -462,11 +538,12 @@ func (e *blockEngine) blocks() []span {
 				if i < 0 {
 					continue
 				}
-				if o := &e.ops[i]; root != 0 && o.ret < b.f {
-					b.f, b.fOp = o.ret, i
+				f := &e.facts[i]
+				if root != 0 && f.ret < b.f {
+					b.f, b.fOp = f.ret, i
 				}
-				if o := &e.ops[i]; o.Call > b.s {
-					b.s, b.sOp = o.Call, i
+				if f.call > b.s {
+					b.s, b.sOp = f.call, i
 				}
 			}
 			if x.succ == 0 {
@@ -548,10 +625,10 @@ func (e *blockEngine) collision(a, b span) {
 		first, last := e.stretch(x.root, ends)
 		is = append(is, ends...)
 		if x.root == 0 { // it begins before everything, whoever was first to look
-			is = append(is, e.ancestry(0, e.of(last))...)
+			is = append(is, e.ancestry(0, e.facts[last].version())...)
 			continue
 		}
-		is = append(is, e.path(first, e.of(last))...)
+		is = append(is, e.path(first, e.facts[last].version())...)
 	}
 	e.hits = append(e.hits, is...)
 	e.illegal("two versions would each have to precede the other", is...)
@@ -562,7 +639,7 @@ func (e *blockEngine) stretch(root int32, is []int32) (first, last int32) {
 	if len(is) == 1 {
 		return is[0], is[0]
 	}
-	a, b := e.of(is[0]), e.of(is[1])
+	a, b := e.facts[is[0]].version(), e.facts[is[1]].version()
 	for v := root; ; v = e.versions[v].succ {
 		switch {
 		case v == a:
@@ -582,7 +659,7 @@ func (e *blockEngine) strange(i int32) []op {
 		return core
 	}
 	for _, w := range e.words.parse(e.ops[i].Result).words {
-		if id, ok := e.ids[w]; ok {
+		if id := e.ids.version(&w); id != 0 {
 			core = append(core, e.ops[e.versions[id].writer])
 			// Its element is in another place for somebody else: that is what contradicts.
 			core = append(core, e.pick(e.witnesses(id))...)
@@ -614,9 +691,9 @@ func (e *blockEngine) core(is []int32, most int) []op {
 	for i := range in {
 		o := e.ops[i]
 		if o.writes() {
-			if x := &e.versions[e.ids[*o.Value]]; x.linked && x.pred != 0 && !in[e.versions[x.pred].writer] {
+			if x := &e.versions[e.facts[i].wrote]; x.linked && x.pred != 0 && !in[e.versions[x.pred].writer] {
 				put := *o.Op
-				put.Kind, put.Value, put.Expect, put.Result, put.Swapped = history.Put, e.text(e.ids[*o.Value]), nil, nil, false
+				put.Kind, put.Value, put.Expect, put.Result, put.Swapped = history.Put, e.text(e.facts[i].wrote), nil, nil, false
 				o.Op = &put
 			}
 		}
@@ -647,7 +724,7 @@ func (e *blockEngine) closure(is []int32, most int) map[int32]bool {
 			continue
 		}
 		in[i] = true
-		v := e.of(i)
+		v := e.facts[i].version()
 		if v < 0 {
 			continue
 		}
@@ -693,10 +770,9 @@ func unique(ops []op) []op {
 // the versions of its chain, and of each its write and then its reads by call.
 func (e *blockEngine) order(blocks []span) []int32 {
 	readers := make([][]int32, len(e.versions))
-	for i := range e.ops {
-		if o := &e.ops[i]; o.observes() && !o.writes() {
-			v := e.version(o.Result)
-			readers[v] = append(readers[v], int32(i))
+	for i := range e.facts {
+		if f := &e.facts[i]; f.observes && !f.writes {
+			readers[f.found] = append(readers[f.found], int32(i))
 		}
 	}
 	slices.SortStableFunc(blocks, func(a, b span) int {
@@ -719,7 +795,7 @@ func (e *blockEngine) order(blocks []span) []int32 {
 				out = append(out, x.writer)
 			}
 			rs := readers[v]
-			slices.SortStableFunc(rs, func(a, b int32) int { return cmp.Compare(e.ops[a].Call, e.ops[b].Call) })
+			slices.SortStableFunc(rs, func(a, b int32) int { return cmp.Compare(e.facts[a].call, e.facts[b].call) })
 			out = append(out, rs...)
 			if x.succ == 0 {
 				break

@@ -231,25 +231,24 @@ type keyed struct {
 // split divides a history by key. The order of the keys is that of their names,
 // that of each key's operations the history's.
 func split(ops []history.Op) []keyed {
-	at := map[string]int{}
+	at := map[string]int32{}
 	var keys []keyed
-	var sizes []int // of each key's operations: they are counted first, for they may be millions
-	k := -1
-	place := func(o *history.Op) {
-		if k >= 0 && keys[k].key == o.Key {
-			return
-		}
-		var ok bool
-		if k, ok = at[o.Key]; !ok {
-			k = len(keys)
-			at[o.Key] = k
-			keys = append(keys, keyed{key: o.Key})
-			sizes = append(sizes, 0)
-		}
-	}
+	// They may be millions: each key's are counted first, and names looked at once.
+	var sizes []int
+	places := make([]int32, len(ops))
+	k := int32(-1)
 	for i := range ops {
 		o := &ops[i]
-		place(o)
+		if k < 0 || keys[k].key != o.Key {
+			var ok bool
+			if k, ok = at[o.Key]; !ok {
+				k = int32(len(keys))
+				at[o.Key] = k
+				keys = append(keys, keyed{key: o.Key})
+				sizes = append(sizes, 0)
+			}
+		}
+		places[i] = k
 		if o.Outcome == history.OK || o.Outcome != history.Fail && o.Kind != history.Get {
 			sizes[k]++
 		}
@@ -258,8 +257,7 @@ func split(ops []history.Op) []keyed {
 		keys[i].ops = make([]op, 0, sizes[i])
 	}
 	for i := range ops {
-		o := &ops[i]
-		place(o)
+		o, k := &ops[i], places[i]
 		switch {
 		case o.Outcome == history.Fail:
 			keys[k].failed = append(keys[k].failed, o)
