@@ -22,7 +22,7 @@ import (
 )
 
 // judging are the files whose every comparison and rule decides about a verdict.
-var judging = []string{"blocks.go", "check.go", "core.go", "cut.go", "durability.go", "levels.go", "online.go", "porcupine.go", "prune.go", "shrink.go"}
+var judging = []string{"blocks.go", "check.go", "core.go", "cut.go", "durability.go", "levels.go", "online.go", "porcupine.go", "prune.go", "shrink.go", "table.go"}
 
 // A mutant is one change to the checker that a test must notice.
 type mutant struct {
@@ -43,8 +43,8 @@ var harmless = map[string]string{
 	"v < 0  instead of  v < 0 && e.bad == nil":                                                                        "a later stranger is told of in place of the first",
 	"v < 0  instead of  v < 0 || e.bad != nil":                                                                        "more is learnt of a key that is bad already",
 	"e.bad != nil  instead of  v < 0 || e.bad != nil":                                                                 "a stranger has made it bad one case before",
-	"o.ret <= e.ops[x.least].ret  instead of  o.ret < e.ops[x.least].ret":                                             "one of two that returned at the same time",
-	"o.Call >= e.ops[x.latest].Call  instead of  o.Call > e.ops[x.latest].Call":                                       "one of two that were called at the same time",
+	"f.ret <= e.facts[x.least].ret  instead of  f.ret < e.facts[x.least].ret":                                         "one of two that returned at the same time",
+	"f.call >= e.facts[x.latest].call  instead of  f.call > e.facts[x.latest].call":                                   "one of two that were called at the same time",
 	"o.Kind == history.CAS  instead of  o.Kind == history.CAS && !x.linked":                                           "what a completed swap expected is what it found",
 	"!x.linked  instead of  !x.effective || !x.linked":                                                                "only versions that were seen are linked",
 	"x.writer < 0  instead of  x.writer < 0 || e.ops[x.writer].completed() && e.ops[x.writer].Kind != history.Append": "who is named, not what is decided",

@@ -2,12 +2,12 @@ package checker
 
 import "hash/maphash"
 
-// A table finds the version of a value that was written. It holds no pointers, which
-// the garbage collector would follow.
+// A table finds the version of a value that was written. Half the size of a map, it
+// misses the processor's caches once in a lookup.
 type table struct {
 	seed  maphash.Seed
-	slots []uint64 // half a hash above a version; 0: free
-	texts []*string
+	slots []uint64  // half a hash above a version; 0: free
+	texts []*string // by version
 
 	fetched uint64 // so that the compiler does not leave the loads out
 }
