@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -125,9 +126,15 @@ func (b *bench) candidates(kind string) []candidate {
 
 func (b *bench) meter(kind string, site Site, d Dose) (Meter, error) {
 	for _, row := range table {
-		if row.kind == kind {
-			return row.meter(b, site, d)
+		if row.kind != kind {
+			continue
 		}
+		m, err := row.meter(b, site, d)
+		if err != nil || !strings.HasPrefix(kind, "disk.") {
+			return m, err
+		}
+		nodes, err := b.nodes(site.Nodes)
+		return &mountMeter{Meter: m, nodes: nodes}, err
 	}
 	return nil, fmt.Errorf("no meter for %s", kind)
 }

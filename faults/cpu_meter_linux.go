@@ -45,7 +45,14 @@ type quotaMeter struct {
 	since []counted  // after them
 	last  []counted
 
-	byController bool // of Undone: a quota was read back
+	// Of Undone.
+	byController bool // a quota was read back
+	insiders     insiders
+	draws        map[string]draw // by node
+}
+
+func quotaTolerance(percent float64) float64 {
+	return max(min(quotaPoints, percent), quotaShare*percent)
 }
 
 // counted are a group's counters at a time. Where the kernel does not count
@@ -187,7 +194,7 @@ func (m *quotaMeter) judge() (Reading, Answer, error) {
 	var bad []string
 	for i, n := range m.nodes {
 		asked := m.asked[i]
-		tol := max(min(quotaPoints, asked), quotaShare*asked)
+		tol := quotaTolerance(asked)
 		s := m.spins[i]
 		want += asked / float64(len(m.nodes))
 		a, b := m.since[i], m.last[i]

@@ -27,6 +27,8 @@ type memoryMeter struct {
 	b      *bench
 	nodes  []*cluster.Node
 	before []memoryLook
+
+	insiders insiders // of Undone
 }
 
 // A memoryLook is what is known of a group's memory at a time.

@@ -20,6 +20,8 @@ import (
 type pinMeter struct {
 	b     *bench
 	nodes []*cluster.Node
+
+	insiders insiders // of Undone
 }
 
 func meterPin(b *bench, site Site, d Dose) (Meter, error) {
@@ -30,7 +32,7 @@ func meterPin(b *bench, site Site, d Dose) (Meter, error) {
 	if err == nil && len(nodes) == 0 {
 		err = errors.New("no nodes")
 	}
-	return &pinMeter{b, nodes}, err
+	return &pinMeter{b: b, nodes: nodes}, err
 }
 
 // A pinLook is where threads of a node were seen.

@@ -50,6 +50,8 @@ type pauseMeter struct {
 	pingers
 	before []gcAccount // of each node; nil where it has none
 	begun  time.Time   // baseline ended
+
+	asked, called time.Time // of Undone: since when it is in force, and the last time
 }
 
 func meterPause(b *bench, site Site, d Dose) (Meter, error) { return newPauseMeter(b, site, d, false) }

@@ -103,6 +103,7 @@ type stormMeter struct {
 	pingers
 	before []stormLook
 	begun  time.Time
+	grown  map[string]bool // of Undone, by node: the ballast was there
 }
 
 // A stormLook is what is known of a node's memory and collector at a time.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,7 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"testing"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,8 +26,9 @@ import (
 // Prey is a run that is going on, as somebody else on this host sees it: it is
 // found by what it has in /proc and /sys, with nothing of the code under test.
 type prey struct {
-	cmd *exec.Cmd
-	dir string // of the run
+	cmd   *exec.Cmd
+	dir   string // of the run
+	ended <-chan struct{}
 }
 
 // pids are the processes in a cgroup of the run: "n1", or "" for all below it.
@@ -65,6 +67,119 @@ func (p prey) either(fileA, a, fileB, b string) error {
 		return nil
 	}
 	return p.put(fileB, b)
+}
+
+// thaw lets n1 run whenever the run has frozen it, and want all of a CPU, until
+// the fault is over.
+func (p prey) thaw() error {
+	groups, err := p.groups()
+	if err != nil {
+		return err
+	}
+	spin := exec.Command("sh", "-c", groups+"while :; do :; done")
+	if err := spin.Start(); err != nil {
+		return err
+	}
+	defer func() { _ = spin.Process.Kill(); _ = spin.Wait() }()
+	over := make(chan struct{})
+	go func() { p.await(final); close(over) }()
+	for {
+		if err := p.put("cgroup.freeze", "0"); err != nil {
+			return err
+		}
+		select {
+		case <-over:
+			return nil
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// final tells the last event of a fault's dose.
+func final(e run.Event) bool { return e.Type == run.FaultMeasured && e.Data["final"] == nil }
+
+// groups are the commands by which a shell joins n1's cgroups.
+func (p prey) groups() (string, error) {
+	var join strings.Builder
+	for _, root := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
+		files, err := filepath.Glob(fmt.Sprintf("%s/bo-*-%d-*/n1/cgroup.procs", root, p.cmd.Process.Pid))
+		if err != nil {
+			return "", err
+		}
+		for _, f := range files {
+			fmt.Fprintf(&join, "echo $$ > %s; ", f)
+		}
+	}
+	if join.Len() == 0 {
+		return "", errors.New("n1 has no cgroup")
+	}
+	return join.String(), nil
+}
+
+// free moves n1's processes out of its cgroup, in the hierarchy that limits memory.
+func (p prey) free() error {
+	for _, root := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
+		runs, _ := filepath.Glob(fmt.Sprintf("%s/bo-*-%d-*", root, p.cmd.Process.Pid))
+		if len(runs) == 0 {
+			continue
+		}
+		for _, pid := range p.pids("n1") {
+			err := os.WriteFile(root+"/cgroup.procs", []byte(strconv.Itoa(pid)), 0)
+			if err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("no cgroup of the run")
+}
+
+// deafen hides the admin socket of n1's program until the fault is healed.
+func (p prey) deafen() error {
+	pids := p.pids("n1")
+	if len(pids) == 0 {
+		return fmt.Errorf("n1 has no process")
+	}
+	sock := fmt.Sprintf("/proc/%d/root/run/admin.sock", pids[0])
+	if err := os.Rename(sock, sock+".away"); err != nil {
+		return err
+	}
+	p.await(final)
+	return os.Rename(sock+".away", sock)
+}
+
+// respawn kills n1's program and starts it again in its box, with the host's clocks.
+func (p prey) respawn() error {
+	pids := p.pids("n1")
+	if len(pids) == 0 {
+		return fmt.Errorf("n1 has no process")
+	}
+	proc := fmt.Sprintf("/proc/%d/", pids[0])
+	args, err1 := os.ReadFile(proc + "cmdline")
+	env, err2 := os.ReadFile(proc + "environ")
+	st, err3 := os.ReadFile(proc + "stat")
+	info, err4 := os.Stat(proc)
+	groups, err5 := p.groups()
+	exe, err6 := os.Readlink(proc + "exe") // as its box has it
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+		return err
+	}
+	_, rest, _ := strings.Cut(string(st), ") ")
+	box := strings.Fields(rest)[1] // its parent
+	uid := strconv.Itoa(int(info.Sys().(*syscall.Stat_t).Uid))
+	if err := unix.Kill(pids[0], unix.SIGKILL); err != nil {
+		return err
+	}
+	p.await(func(e run.Event) bool { return e.Type == run.NodeExited })
+	argv := strings.Split(strings.TrimRight(string(args), "\x00"), "\x00")
+	again := exec.Command("bash", append([]string{"-c", groups + `exec nsenter -t "$0" -m -n -p -r -w -S "$1" -G "$1" "${@:2}"`, box, uid, exe}, argv[1:]...)...)
+	again.Env = strings.Split(strings.TrimRight(string(env), "\x00"), "\x00")
+	again.Env = append(again.Env, "PATH=/usr/bin:/bin:/usr/sbin:/sbin")
+	if err := again.Start(); err != nil {
+		return err
+	}
+	go func() { _ = again.Wait() }() // with the box
+	return nil
 }
 
 // kill ends processes of the run whose command line has a word.
@@ -144,6 +259,26 @@ func (p prey) unfilter() error {
 
 // uncover mounts n1's real directory over the file system that makes it slow.
 func (p prey) uncover() error {
+	return p.inside(func() error { return unix.Mount("/.brownout/disk", "/data", "", unix.MS_BIND, "") })
+}
+
+// cover mounts a tmpfs over n1's directory.
+func (p prey) cover() error {
+	return p.inside(func() error { return unix.Mount("tmpfs", "/data", "tmpfs", 0, "mode=0777") })
+}
+
+// abort has the kernel give up the connection of n1's FUSE file system.
+func (p prey) abort() error {
+	return p.inside(func() error {
+		if err := unix.Unmount("/data", unix.MNT_FORCE); err != unix.EBUSY { // it is in use, and aborted all the same
+			return fmt.Errorf("umount -f: %w", err)
+		}
+		return nil
+	})
+}
+
+// inside does something where n1's program has its mounts.
+func (p prey) inside(do func() error) error {
 	pids := p.pids("n1")
 	if len(pids) == 0 {
 		return fmt.Errorf("n1 has no process")
@@ -163,7 +298,7 @@ func (p prey) uncover() error {
 			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNS); err != nil {
 				return err
 			}
-			return unix.Mount("/.brownout/disk", "/data", "", unix.MS_BIND, "")
+			return do()
 		}()
 	}()
 	return <-done
@@ -190,12 +325,11 @@ func (p prey) tell(path, body string) error {
 	return nil
 }
 
-// await polls until the run has written an event that is wanted.
-func (p prey) await(t *testing.T, ended <-chan struct{}, wanted func(run.Event) bool) bool {
-	t.Helper()
+// await polls until the run has written an event that is wanted, or has ended.
+func (p prey) await(wanted func(run.Event) bool) bool {
 	for tick := time.NewTicker(5 * time.Millisecond); ; {
 		select {
-		case <-ended:
+		case <-p.ended:
 			return false
 		case <-tick.C:
 		}

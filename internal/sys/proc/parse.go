@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -121,6 +122,21 @@ func ParseSchedStat(b []byte) (SchedStat, error) {
 		return SchedStat{}, fmt.Errorf("parse schedstat %.60q: %w", b, p.err)
 	}
 	return s, nil
+}
+
+// ParseClockOffset takes /proc/PID/timens_offsets apart and returns what is
+// added to the monotonic clock.
+func ParseClockOffset(b []byte) (time.Duration, error) {
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) != 3 || f[0] != "monotonic" {
+			continue
+		}
+		var p numbers
+		off := time.Duration(p.int(f[1]))*time.Second + time.Duration(p.int(f[2]))
+		return off, p.err
+	}
+	return 0, errors.New("no offset of the monotonic clock")
 }
 
 // A Status is the part of /proc/PID/status that we use.

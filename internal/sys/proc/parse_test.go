@@ -197,3 +197,23 @@ func FuzzHost(f *testing.F) {
 		}
 	})
 }
+
+func TestParseClockOffset(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		want time.Duration
+		bad  bool
+	}{
+		{"monotonic           0         0\nboottime            0         0\n", 0, false},
+		{"monotonic        3600 500000000\nboottime        3600 500000000\n", time.Hour + 500*time.Millisecond, false},
+		{"monotonic          -6 500000000\nboottime          -6 500000000\n", -5500 * time.Millisecond, false},
+		{"boottime            1         0\n", 0, true},
+		{"monotonic           x         0\n", 0, true},
+		{"", 0, true},
+	} {
+		got, err := ParseClockOffset([]byte(tt.text))
+		if got != tt.want || (err != nil) != tt.bad {
+			t.Errorf("ParseClockOffset(%q) = %v, %v; want %v", tt.text, got, err, tt.want)
+		}
+	}
+}

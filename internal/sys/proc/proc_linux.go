@@ -38,6 +38,12 @@ func file(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "
 // [os.ErrNotExist] if there is none.
 func ReadStat(pid int) (Stat, error) { return read(ParseStat, file(pid, "stat")) }
 
+// ClockOffset reads /proc/PID/timens_offsets: by how much the process's
+// monotonic clock is ahead of the host's.
+func ClockOffset(pid int) (time.Duration, error) {
+	return read(ParseClockOffset, file(pid, "timens_offsets"))
+}
+
 // ReadIO reads /proc/PID/io.
 func ReadIO(pid int) (IO, error) { return read(ParseIO, file(pid, "io")) }
 
