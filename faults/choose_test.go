@@ -57,7 +57,7 @@ func TestChoose(t *testing.T) {
 func TestSurveyTellsReasonsAndCures(t *testing.T) {
 	missing := &Unsupported{What: "x", Why: "kernel has no x", Cure: "modprobe x"}
 	got := survey(t.Context(), "k", []candidate{{"a", probeOnly{missing}}, {"b", probeOnly{}}, {"c", probeOnly{}}})
-	if diff := cmp.Diff(Row{Kind: "k", Provider: "b", Verdict: RowOK, Why: "not by a: kernel has no x", Others: []string{"c"}}, got); diff != "" {
+	if diff := cmp.Diff(Row{Kind: "k", Provider: "b", Verdict: RowOK, Why: "not by a: kernel has no x", Others: Names{"c"}}, got); diff != "" {
 		t.Error(diff)
 	}
 	got = survey(t.Context(), "k", []candidate{{"a", probeOnly{missing}}, {"b", probeOnly{missing}}})

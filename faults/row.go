@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"strings"
@@ -10,21 +11,32 @@ import (
 // A Row says of one kind of fault what this host can do, or how exactly it did
 // it. `brownout doctor` and `brownout calibrate` print rows.
 type Row struct {
-	Kind        string   `json:"kind"`
-	Provider    string   `json:"provider"`
-	Requested   string   `json:"requested,omitempty"`
-	MeasuredP50 string   `json:"measured_p50,omitempty"`
-	MeasuredP99 string   `json:"measured_p99,omitempty"`
-	Sigma       string   `json:"sigma,omitempty"` // of what was measured; of a share, its standard error
-	N           int      `json:"n,omitempty"`
-	ErrorPct    float64  `json:"error_pct,omitempty"`
-	ErrorNS     int64    `json:"error_ns,omitempty"`  // of a time
-	InjectNS    int64    `json:"inject_ns,omitempty"` // how long it took to put in force,
-	HealNS      int64    `json:"heal_ns,omitempty"`   // and to take away
-	Verdict     string   `json:"verdict"`             // ok, off, unavailable
-	Why         string   `json:"why"`
-	Cure        string   `json:"cure,omitempty"`
-	Others      []string `json:"other_providers,omitempty"` // that work here as well
+	Kind        string  `json:"kind"`
+	Provider    string  `json:"provider"`
+	Requested   string  `json:"requested"`
+	MeasuredP50 string  `json:"measured_p50"`
+	MeasuredP99 string  `json:"measured_p99"`
+	Sigma       string  `json:"sigma"` // of what was measured; of a share, its standard error
+	N           int     `json:"n"`
+	ErrorPct    float64 `json:"error_pct"`
+	ErrorNS     int64   `json:"error_ns"`  // of a time
+	InjectNS    int64   `json:"inject_ns"` // how long it took to put in force,
+	HealNS      int64   `json:"heal_ns"`   // and to take away
+	Verdict     string  `json:"verdict"`   // ok, off, unavailable
+	Why         string  `json:"why"`
+	Cure        string  `json:"cure"`
+	Others      Names   `json:"other_providers"` // that work here as well
+}
+
+// Names are a list that is never null in JSON.
+type Names []string
+
+// MarshalJSON writes a list.
+func (n Names) MarshalJSON() ([]byte, error) {
+	if n == nil {
+		n = Names{}
+	}
+	return json.Marshal([]string(n))
 }
 
 // Goals of a dose: its error, of a time also in absolute terms; and how long it

@@ -266,7 +266,12 @@ func doctor(ctx context.Context, format string, measure bool) error {
 			available++
 		}
 	}
-	noise, noiseErr := telemetry.Noise(ctx, os.TempDir(), 300*time.Millisecond)
+	// Before we measure, which would be most of what there is to see.
+	now, err := telemetry.Look(ctx, os.TempDir(), 500*time.Millisecond)
+	if err != nil {
+		fmt.Fprintf(o.talk, "the host's noise is not known: %v\n", err)
+	}
+	known := err == nil
 	if measure && available > 0 {
 		if o.tty {
 			fmt.Fprintln(o.talk, "measuring some of them on this host, 10 s ...")
@@ -288,7 +293,14 @@ func doctor(ctx context.Context, format string, measure bool) error {
 		}
 	}
 	if o.json {
-		err := o.print(rows)
+		full := make([]doctorRow, len(rows))
+		for i, r := range rows {
+			full[i].Row = r
+			if known {
+				full[i].Host = &now
+			}
+		}
+		err := o.print(full)
 		if err == nil && available == 0 {
 			err = &silent{exitUnsupported}
 		}
@@ -303,15 +315,21 @@ func doctor(ctx context.Context, format string, measure bool) error {
 		mark := map[string]string{faults.RowOK: "✓", faults.RowOff: "~"}[r.Verdict]
 		fmt.Fprintf(o.out, "%s %-17s  %-9s  %-34s  %s\n", cmp.Or(mark, "✗"), r.Kind, r.Provider, doctorDose(r), doctorNote(r))
 	}
-	if n := noise; noiseErr == nil { // else this host does not tell
-		fmt.Fprintf(o.out, "\nHost now: others use %.0f %% of the CPU, tasks waited for a CPU %.0f %% of the time, fsync takes %v (p50, in %s)\n",
-			100*n.ForeignCPU, 100*n.CPUPressure, time.Duration(n.FsyncP50).Round(time.Microsecond), os.TempDir())
+	if known {
+		fmt.Fprintf(o.out, "\nHost now: %s (in %s)\n", now, os.TempDir())
 	}
 	fmt.Fprintf(o.out, "%d of %d faults available (✓ or ~).\n", available, len(rows))
 	if available == 0 {
 		return &silent{exitUnsupported}
 	}
 	return nil
+}
+
+// A doctorRow says of one kind of fault what this host can do, and what the host
+// did shortly before it was measured: nil if that is not known.
+type doctorRow struct {
+	faults.Row
+	Host *telemetry.Now `json:"host"`
 }
 
 // sameReason returns one row in place of all, if nothing is available for one reason.
