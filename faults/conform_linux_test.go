@@ -104,10 +104,15 @@ func upWith(t *testing.T, nodes int, settings map[string]string, change ...func(
 
 // busy gives a node something to do: clients that ping as fast as they can.
 func busy(t *testing.T, c *cluster.Cluster, node string) {
+	askOften(t, c, node, 4, "*1\r\n$4\r\nPING\r\n")
+}
+
+// askOften has clients send a node one command again and again until the test's end.
+func askOften(t *testing.T, c *cluster.Cluster, node string, clients int, command string) {
 	n, _ := c.Node(node)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for range 4 {
+	for range clients {
 		conn, err := netns.Dial(ctx, c.ClientNetNS(), "tcp", net.JoinHostPort(n.IP4().String(), "6379"))
 		if err != nil {
 			t.Fatal(err)
@@ -117,7 +122,7 @@ func busy(t *testing.T, c *cluster.Cluster, node string) {
 			defer context.AfterFunc(ctx, func() { conn.Close() })()
 			buf := make([]byte, 64)
 			for {
-				if _, err := conn.Write([]byte("*1\r\n$4\r\nPING\r\n")); err != nil {
+				if _, err := conn.Write([]byte(command)); err != nil {
 					return
 				}
 				if _, err := conn.Read(buf); err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // A fileEvent is what a helper writes down of its operations: when one began,
-// or how it ended; or what its cgroup had asked of the device. Times are CLOCK_MONOTONIC's.
+// or how it ended; or what its cgroup has had of the device. Times are CLOCK_MONOTONIC's.
 type fileEvent struct{ What, At, Value int64 }
 
 // What a fileEvent is, and its value.
@@ -43,6 +43,7 @@ func FileProbeMain(args []string) int {
 	counts := fs.String("account", "", "file of the cgroup's account, to be written down meanwhile")
 	dev := fs.Uint64("device", 0, "whose line in it")
 	bytes := fs.Bool("bytes", false, "count bytes, not operations")
+	asked := fs.Bool("asked", false, "the account counts what is asked for, not what is had")
 	told := fs.Bool("told", false, "begin when a line comes in")
 	rest := fs.Duration("rest", 0, "so long")
 	if err := fs.Parse(args); err != nil {
@@ -63,7 +64,7 @@ func FileProbeMain(args []string) int {
 		_, _ = log.Write(b)                                // what is missing is missed by the meter
 	}
 	if *busy > 0 {
-		return workInTurns(faultfs.Op(*op), *file, account{*counts, *dev, faultfs.Op(*op), *bytes}, *size, *busy, *rest, tell)
+		return workInTurns(faultfs.Op(*op), *file, account{*counts, *dev, faultfs.Op(*op), *bytes, *asked}, *size, *busy, *rest, tell)
 	}
 	p := &diskProber{node: "this", path: *file, op: faultfs.Op(*op), size: 64, train: 1, pace: *pace, bare: *bare}
 	p.begin = func() { tell(fileEvent{At: monotonic()}) }
@@ -104,7 +105,7 @@ func (r *remote) start(p *diskProber) (err error) {
 		r.helper, err = r.inside.startHelper(r.n.Group(), []string{
 			"_fileprobe", "-op", string(p.op), "-file", p.path, "-out", r.log(), "-pace", "0s", "-bare",
 			"-size", strconv.Itoa(p.size), "-busy", r.busy.String(), "-rest", (throttleRest * r.busy).String(), "-told",
-			"-account", r.counts.file, "-device", strconv.FormatUint(r.counts.dev, 10), fmt.Sprintf("-bytes=%v", r.counts.bytes),
+			"-account", r.counts.file, "-device", strconv.FormatUint(r.counts.dev, 10), fmt.Sprintf("-bytes=%v", r.counts.bytes), fmt.Sprintf("-asked=%v", r.counts.asked),
 		}, nil)
 		if err == nil {
 			err = r.helper.begin()

@@ -3,6 +3,7 @@ package faults_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,8 +45,12 @@ func TestBlockThrottleConforms(t *testing.T) {
 	}{
 		{"disk.iops", faults.Dose{"op": "write", "limit": int64(200)}, faults.Dose{"op": "write", "limit": int64(100)}},
 		{"disk.rate", faults.Dose{"op": "read", "limit_bytes_per_s": int64(1 << 20)}, faults.Dose{"op": "read", "limit_bytes_per_s": int64(2 << 20)}},
+		{"disk.rate", faults.Dose{"op": "write", "limit_bytes_per_s": int64(512 << 10)}, faults.Dose{"op": "write", "limit_bytes_per_s": int64(2 << 20)}},
 	} {
-		t.Run(s.kind, func(t *testing.T) {
+		t.Run(fmt.Sprint(s.kind, " ", s.dose["op"]), func(t *testing.T) {
+			if s.kind == "disk.rate" && s.dose["op"] == "write" {
+				writes(t, c, node) // more than the limit, and in large pieces
+			}
 			faultstest.Conform(t, faultstest.Subject{
 				Provider: bench.Source(s.kind, provider), Site: faults.Site{Nodes: []string{node}},
 				Nowhere: faults.Site{Nodes: []string{"n9"}}, Dose: s.dose, Changed: s.changed, Hold: 3500 * time.Millisecond,
@@ -76,6 +81,12 @@ func TestBlockThrottleConforms(t *testing.T) {
 			}
 		}
 	}
+}
+
+// writes has clients write large values at a node, as fast as it takes them.
+func writes(t *testing.T, c *cluster.Cluster, node string) {
+	value := strings.Repeat("x", 32<<10)
+	askOften(t, c, node, 4, fmt.Sprintf("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n%s\r\n", len(value), value))
 }
 
 // Nodes whose data are on no device of their own, as in memory, cannot have one limited.

@@ -61,13 +61,13 @@ func newThrottleMeter(b *bench, site Site, m *throttleMeter, size int) (Meter, e
 		if err != nil {
 			return nil, err
 		}
-		counts := account{dev: dev, op: m.op, bytes: m.unit == "bytes"}
-		ops, bytes, err := n.Group().IOAccount()
+		kept, err := n.Group().IOAccount()
 		if err != nil {
 			return nil, err
 		}
-		if counts.file = ops; counts.bytes {
-			counts.file = bytes
+		counts := account{file: kept.Ops, dev: dev, op: m.op, bytes: m.unit == "bytes", asked: kept.Asked}
+		if counts.bytes {
+			counts.file = kept.Bytes
 		}
 		p := newDiskProber(n, m.op)
 		p.bare, p.size = true, size
@@ -216,7 +216,7 @@ func (m *throttleMeter) counted(p *diskProber) float64 {
 	var sum, length float64
 	for i := 1; i < len(p.counts); i++ {
 		from, to := p.counts[i-1], p.counts[i]
-		if m.looks.hold(from.at, to.at) && to.at.Sub(from.at) < m.busy*3/2 { // else it is the rest between two turns
+		if from.n != rested && to.n != rested && m.looks.hold(from.at, to.at) {
 			length += to.at.Sub(from.at).Seconds()
 			sum += float64(to.n - from.n)
 		}

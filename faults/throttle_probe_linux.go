@@ -15,11 +15,14 @@ import (
 	"brownout/internal/sys/cgroup"
 )
 
-// A groupCount is what the kernel says that a cgroup had asked of a device.
+// A groupCount is what a cgroup has had of a device, by the kernel's account.
 type groupCount struct {
 	at time.Time
-	n  int64 // operations, or bytes
+	n  int64 // operations, or bytes; or [rested]
 }
+
+// rested says that a turn begins: before it, less than what is allowed may have been asked for.
+const rested = -1
 
 // An account is where that is to be read.
 type account struct {
@@ -27,6 +30,7 @@ type account struct {
 	dev   uint64
 	op    faultfs.Op
 	bytes bool
+	asked bool // it counts what is asked for, not what is had
 }
 
 func (a account) read() (int64, error) {
@@ -47,16 +51,26 @@ func (a account) read() (int64, error) {
 }
 
 // workInTurns reads or writes some files at once, past the cache, and tells how
-// each operation ended, and what the
-// cgroup's account was at the begin of each lump.
+// each operation ended, and what the cgroup has had at the begin of each lump.
+//
+// Where the account counts what is asked for, that is what it was when the probe's
+// operation was asked for, and this one: the kernel serves them in their order
+// (blk-throttle, a queue for each group and direction), so that all before it have
+// had their turn, and none after it. A node's megabyte that waits is not yet had.
 func workInTurns(op faultfs.Op, file string, all account, size int, busy, rest time.Duration, tell func(fileEvent)) int {
 	start := time.Now()
 	var last atomic.Int64 // when an operation ended
-	lump := func(now int64) {
+	own := int64(1)
+	if all.bytes {
+		own = int64(size)
+	}
+	lump := func(now, before int64) {
 		if now-last.Swap(now) < int64(throttleWait) {
 			return
 		}
-		if n, err := all.read(); err == nil { // else the meter does without
+		if all.asked {
+			tell(fileEvent{fileCounted, now, before + own})
+		} else if n, err := all.read(); err == nil { // else the meter does without
 			tell(fileEvent{fileCounted, now, n})
 		}
 	}
@@ -67,15 +81,20 @@ func workInTurns(op faultfs.Op, file string, all account, size int, busy, rest t
 		if i > 0 {
 			p.path += "-" + strconv.Itoa(i)
 		}
+		var before int64
 		p.begin = func() {
 			if at := time.Since(start) % (busy + rest); at > busy {
 				sleep(context.Background(), busy+rest-at)
+				tell(fileEvent{fileCounted, monotonic(), rested})
+			}
+			if all.asked {
+				before, _ = all.read() // it could be read when the helper began
 			}
 		}
 		p.judge = func(_ []byte, err error) any {
 			errno, _ := errors.AsType[syscall.Errno](err)
 			now := monotonic()
-			lump(now)
+			lump(now, before)
 			tell(fileEvent{fileEnded, now, int64(errno)})
 			return nil
 		}

@@ -98,21 +98,26 @@ func (g *Group) IOLimit(dev uint64) (IOLimit, error) {
 	return IOLimit{v[0], v[1], v[2], v[3]}, nil
 }
 
-// IOAccount returns the file in which the kernel counts what the group asked of
-// devices: one for operations and one for bytes, which are the same on v2.
-func (g *Group) IOAccount() (ops, bytes string, err error) {
-	dir, version, err := g.ioDir()
-	if err != nil {
-		return "", "", err
-	}
-	if version == 2 {
-		ops = filepath.Join(dir, "io.stat")
-		return ops, ops, nil
-	}
-	return filepath.Join(dir, "blkio.throttle.io_serviced"), filepath.Join(dir, "blkio.throttle.io_service_bytes"), nil
+// An IOAccount is where the kernel counts what a group has of devices.
+type IOAccount struct {
+	Ops, Bytes string // files; one and the same on v2
+	Asked      bool   // v1: what waits for its turn is counted already; v2: what had it
 }
 
-// Account finds one number of a device in a file of [Group.IOAccount]: by the
+// IOAccount finds the group's.
+func (g *Group) IOAccount() (IOAccount, error) {
+	dir, version, err := g.ioDir()
+	if err != nil {
+		return IOAccount{}, err
+	}
+	if version == 2 {
+		file := filepath.Join(dir, "io.stat")
+		return IOAccount{Ops: file, Bytes: file}, nil
+	}
+	return IOAccount{filepath.Join(dir, "blkio.throttle.io_serviced"), filepath.Join(dir, "blkio.throttle.io_service_bytes"), true}, nil
+}
+
+// Account finds one number of a device in a file of an [IOAccount]: by the
 // word of v1 (Read, Write) or the key of v2 (rios, wbytes, ...); 0 if the device
 // is not in it.
 func Account(text string, dev uint64, word, key string) (int64, error) {
