@@ -74,7 +74,6 @@ type fact struct {
 	found     int32 // version, if it observes
 	writes    bool
 	observes  bool
-	swap      bool
 	swapped   bool
 	denied    bool // a swap that did not do what it says it found
 }
@@ -132,7 +131,7 @@ func (e *blockEngine) register() (why string) {
 		for i := range some {
 			o := &some[i]
 			f := &e.facts[from+i]
-			*f = fact{call: o.Call, ret: o.ret, writes: o.writes(), observes: o.observes(), swap: o.Kind == history.CAS, swapped: o.Swapped}
+			*f = fact{call: o.Call, ret: o.ret, writes: o.writes(), observes: o.observes(), swapped: o.Swapped}
 			switch {
 			case !f.writes:
 			case o.Value == nil:
@@ -142,13 +141,10 @@ func (e *blockEngine) register() (why string) {
 			default:
 				wrote[i] = e.ids.hash(o.Value)
 			}
-			if !f.observes {
-				continue
-			}
-			if o.Result != nil && !appends {
+			if f.observes && o.Result != nil && !appends {
 				found[i] = e.ids.hash(o.Result)
 			}
-			f.denied = f.swap && equal(o.Expect, o.Result) != o.Swapped
+			f.denied = o.Kind == history.CAS && f.observes && equal(o.Expect, o.Result) != o.Swapped
 		}
 		e.ids.fetch(wrote[:len(some)])
 		e.ids.fetch(found[:len(some)])
@@ -235,7 +231,7 @@ func (e *blockEngine) version(v *string) int32 {
 func (e *blockEngine) assemble(v string) int32 {
 	p := e.words.parse(&v)
 	switch {
-	case p.ways == 0 || p.ways == 1 && len(p.words) == 0:
+	case p.ways == 0:
 		return stranger
 	case p.ways > 1:
 		return ambiguous
@@ -300,10 +296,9 @@ func (e *blockEngine) illegal(why string, is ...int32) {
 	}
 }
 
+// unfit ends the engine without an answer, whatever it held for illegal so far.
 func (e *blockEngine) unfit(why string) {
-	if e.bad == nil || e.bad.verdict == Illegal {
-		e.bad = &ruling{verdict: Unknown, why: why}
-	}
+	e.bad = &ruling{verdict: Unknown, why: why}
 }
 
 // observe takes all that completed operations found.
@@ -331,7 +326,7 @@ func (e *blockEngine) observe() {
 			e.illegal("a swap contradicts itself", int32(i))
 			continue
 		}
-		if f.swap && f.swapped {
+		if f.swapped {
 			e.versions[f.wrote].linked, e.versions[f.wrote].pred = true, v
 			e.exists(f.wrote)
 			continue

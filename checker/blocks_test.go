@@ -174,6 +174,20 @@ func TestBlocksRefuseWhatTheyCannotJudge(t *testing.T) {
 			{ID: 3, Client: 3, Key: "k", Kind: history.Append, Value: ptr("aaa"), Outcome: history.OK, Return: 1},
 			{ID: 4, Client: 4, Key: "k", Kind: history.Get, Result: ptr("aaaaaa"), Outcome: history.OK, Return: 1},
 		}, "two ways"},
+		{"two ways to read, after what nobody wrote", []history.Op{
+			{ID: 1, Client: 1, Key: "k", Kind: history.Append, Value: ptr("a"), Outcome: history.OK, Return: 1},
+			{ID: 2, Client: 2, Key: "k", Kind: history.Append, Value: ptr("aa"), Outcome: history.OK, Return: 1},
+			{ID: 3, Client: 3, Key: "k", Kind: history.Append, Value: ptr("aaa"), Outcome: history.OK, Return: 1},
+			{ID: 4, Client: 4, Key: "k", Kind: history.Get, Result: ptr("b"), Outcome: history.OK, Return: 1},
+			{ID: 5, Client: 5, Key: "k", Kind: history.Get, Result: ptr("aaaaaa"), Outcome: history.OK, Return: 1},
+		}, "two ways"},
+		{"two ways to expect", []history.Op{
+			{ID: 1, Client: 1, Key: "k", Kind: history.Append, Value: ptr("a"), Outcome: history.OK, Return: 1},
+			{ID: 2, Client: 2, Key: "k", Kind: history.Append, Value: ptr("aa"), Outcome: history.OK, Return: 1},
+			{ID: 3, Client: 3, Key: "k", Kind: history.Append, Value: ptr("aaa"), Outcome: history.OK, Return: 1},
+			{ID: 4, Client: 4, Key: "k", Kind: history.CAS, Expect: ptr("aaaaaa"), Value: ptr("c"), Outcome: history.Unknown},
+			{ID: 5, Client: 5, Key: "k", Kind: history.Get, Result: ptr("c"), Outcome: history.OK, Return: 1},
+		}, "two ways"},
 	} {
 		if r := decide(split(tt.ops)[0].ops, false); r.verdict != Unknown || !strings.Contains(r.why, tt.why) {
 			t.Errorf("%s: %s %q, want it refused with %q", tt.name, r.verdict, r.why, tt.why)
