@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -66,6 +67,8 @@ type bench struct {
 
 	hammers hammers // processes of disk.contend
 	traps   ledger[string, faultfs.Rules]
+
+	stuck sync.Map // by node: the threads that its latest freeze did not reach, in words
 
 	started atomic.Pointer[clock.Clock] // the run's time line
 

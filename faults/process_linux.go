@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"brownout/cluster"
 	"brownout/internal/seed"
 	"brownout/internal/sys/cgroup"
@@ -84,7 +86,7 @@ func probeStop(ctx context.Context) error {
 		return err
 	}
 	defer func() { in.Close(); _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	if err := setStopped(ctx, []int{cmd.Process.Pid}, true); err != nil {
+	if err := setStopped(ctx, []int{cmd.Process.Pid}, true, func() bool { return false }); err != nil {
 		return &Unsupported{What: "process.pause by SIGSTOP", Why: err.Error(), Cure: "run outside of the sandbox that forbids kill(2)"}
 	}
 	return nil
@@ -105,26 +107,36 @@ func (b *bench) setFrozen(ctx context.Context, how, node string, frozen bool) er
 	if err != nil {
 		return err
 	}
+	stuck := stuckTasks{stops: how == "sigstop"}
 	if how == "sigstop" {
 		pids, err := n.Pids()
 		if err != nil {
 			return err
 		}
-		return setStopped(ctx, pids, frozen)
+		err = setStopped(ctx, pids, frozen, func() bool { return stuck.only(n) })
+		if frozen {
+			b.stuck.Store(node, stuck.String())
+		}
+		return stuck.named(err)
 	}
 	fr, err := n.Group().Freezer(freezerVersion(how))
 	if err != nil {
 		return err
 	}
-	if frozen {
-		return fr.Freeze(ctx)
+	if !frozen {
+		return fr.Thaw(ctx)
 	}
-	return fr.Thaw(ctx)
+	err = fr.FreezeOr(ctx, func() bool { return stuck.only(n) })
+	if fr.Version == 2 { // whom v1 has frozen looks asleep as well
+		b.stuck.Store(node, stuck.String())
+	}
+	return stuck.named(err)
 }
 
 // setStopped sends SIGSTOP or SIGCONT to processes and waits until the kernel
-// says that they obeyed. Processes that end meanwhile are no error.
-func setStopped(ctx context.Context, pids []int, stopped bool) error {
+// says that they obeyed, or enough that those which have to stop cannot run
+// before they do. Processes that end meanwhile are no error.
+func setStopped(ctx context.Context, pids []int, stopped bool, enough func() bool) error {
 	sig := syscall.SIGCONT
 	if stopped {
 		sig = syscall.SIGSTOP
@@ -134,11 +146,20 @@ func setStopped(ctx context.Context, pids []int, stopped bool) error {
 		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 			errs = append(errs, fmt.Errorf("send %v to %d: %w", sig, pid, err))
 		}
+		if !stopped {
+			continue
+		}
+		// The kernel leaves it to one thread to stop all. That one may be in
+		// uninterruptible sleep, so each gets the signal; SIGCONT takes all back.
+		tids, _ := proc.Threads(pid)
+		for _, tid := range tids {
+			_ = unix.Tgkill(pid, tid, sig) // it may have ended
+		}
 	}
 	for _, pid := range pids {
 		for {
 			st, err := proc.ReadStat(pid)
-			if errors.Is(err, os.ErrNotExist) || err == nil && (st.State == 'T') == stopped {
+			if errors.Is(err, os.ErrNotExist) || err == nil && (st.State == 'T') == stopped || stopped && enough() {
 				break
 			}
 			if err != nil {

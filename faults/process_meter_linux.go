@@ -159,6 +159,11 @@ func (m *pauseMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, erro
 		why += fmt.Sprintf(", %s by the runtime's own account (p50, n=%d)", short(quantile(own, 0.5)), len(own))
 	} else {
 		why += ", none of it in the runtime's account"
+		for _, n := range m.pingers.nodes {
+			if stuck, _ := m.b.stuck.Load(n.Name()); stuck != nil && stuck != "" {
+				why += fmt.Sprintf("; beside it the freeze waits for %s, which runs nothing before it is frozen", stuck)
+			}
+		}
 	}
 	return Reading{values}, Answer{true, why}, nil
 }

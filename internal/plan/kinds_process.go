@@ -14,7 +14,7 @@ var processKinds = []Kind{
 	},
 	{
 		Name: "process.pause", Doc: "freeze a node's processes",
-		Mechanism: "the freezer of the node's cgroup (v2 first, then SIGSTOP, then v1)",
+		Mechanism: "the freezer of the node's cgroup (v2 first, then SIGSTOP, then v1). A thread that waits in the kernel where nothing may interrupt it, as for a disk that hangs, is named: it runs nothing before it is frozen",
 		Probe:     "gaps between answers to pings from the clients' namespace; the runtime must not know of a GC pause",
 		Where:     OnNodes, Instant: true, Params: []Param{
 			{Name: "length", Type: Duration, Required: true, Min: "1ms", Max: "10m", Doc: "of each pause"},

@@ -80,19 +80,28 @@ func (g *Group) freezer() (*Freezer, error) {
 // Freeze returns when all processes stand still; if that is not before ctx
 // ends, they are thawed again.
 func (f *Freezer) Freeze(ctx context.Context) error {
-	err := f.set(ctx, true)
+	return f.FreezeOr(ctx, func() bool { return false })
+}
+
+// FreezeOr returns also, and leaves the freeze on, when enough says that who
+// does not stand still yet cannot run before it does: a task in
+// uninterruptible sleep freezes on its way out of the kernel.
+func (f *Freezer) FreezeOr(ctx context.Context, enough func() bool) error {
+	err := f.set(ctx, true, enough)
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		err = errors.Join(err, f.set(ctx, false))
+		err = errors.Join(err, f.Thaw(ctx))
 	}
 	return err
 }
 
 // Thaw lets all processes run.
-func (f *Freezer) Thaw(ctx context.Context) error { return f.set(ctx, false) }
+func (f *Freezer) Thaw(ctx context.Context) error {
+	return f.set(ctx, false, func() bool { return false })
+}
 
-func (f *Freezer) set(ctx context.Context, frozen bool) error {
+func (f *Freezer) set(ctx context.Context, frozen bool, enough func() bool) error {
 	verb, value := "thaw", "0"
 	if frozen {
 		verb, value = "freeze", "1"
@@ -110,7 +119,7 @@ func (f *Freezer) set(ctx context.Context, frozen bool) error {
 		if err != nil {
 			return fmt.Errorf("%s group %s: %w", verb, f.g.name, err)
 		}
-		if is == frozen {
+		if is == frozen || enough() {
 			return nil
 		}
 		if err := wait(ctx, pause); err != nil {

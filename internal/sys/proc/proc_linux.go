@@ -70,6 +70,33 @@ func ReadSchedStats(pid int) (SchedStat, error) {
 	return sum, nil
 }
 
+// A Task is one thread of a process.
+type Task struct {
+	TID     int
+	Name    string
+	State   byte
+	Waiting string // the kernel function it sleeps in; "" if it does not, or the kernel does not say
+}
+
+// Tasks returns all threads of a process.
+func Tasks(pid int) ([]Task, error) {
+	tids, err := Threads(pid)
+	var out []Task
+	for _, tid := range tids {
+		at := file(pid, "task/"+strconv.Itoa(tid)+"/")
+		s, err := read(ParseStat, at+"stat")
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		where, _ := os.ReadFile(at + "wchan") // it may have ended
+		out = append(out, Task{tid, s.Comm, s.State, strings.TrimPrefix(string(where), "0")})
+	}
+	return out, err
+}
+
 // ThreadStates returns the states of all threads of a process, as in [Stat].State.
 func ThreadStates(pid int) ([]byte, error) {
 	tasks, err := os.ReadDir(file(pid, "task"))
