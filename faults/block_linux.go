@@ -2,8 +2,6 @@ package faults
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"brownout/cluster"
 	"brownout/internal/faultfs"
@@ -76,35 +74,19 @@ func blockDelayOf(d Dose) (cluster.BlockFault, error) {
 	if err != nil {
 		return cluster.BlockFault{}, err
 	}
-	cannot := func(why string) (cluster.BlockFault, error) {
-		return cluster.BlockFault{}, &Unsupported{What: "disk.delay by dm-delay", Why: why, Cure: "provider: fuse"}
+	if err := cannot("disk.delay", "dm-delay", d); err != nil {
+		return cluster.BlockFault{}, err
 	}
-	switch op := diskOp(d); {
-	case delay.Jitter > 0 || delay.Trace != nil:
-		return cannot("its delay is constant")
-	case delay.Add%time.Millisecond != 0:
-		return cannot(fmt.Sprintf("it counts in milliseconds, not %v", delay.Add))
-	case op == faultfs.Fsync: // with a journal, each flushes the device's cache once
-		return cluster.BlockFault{Flush: delay.Add}, nil
-	case op == faultfs.Read:
+	if diskOp(d) == faultfs.Read {
 		return cluster.BlockFault{Read: delay.Add}, nil
-	default:
-		return cannot(fmt.Sprintf("the kernel's cache is between a device and operations like %s", op))
 	}
+	return cluster.BlockFault{Flush: delay.Add}, nil // with a journal, each fsync flushes the device's cache once
 }
 
 // blockErrorOf is what dm-flakey can give of a disk.error.
 func blockErrorOf(d Dose) (cluster.BlockFault, error) {
-	cannot := func(why string) (cluster.BlockFault, error) {
-		return cluster.BlockFault{}, &Unsupported{What: "disk.error by dm-flakey", Why: why, Cure: "provider: fuse"}
-	}
-	switch op := diskOp(d); {
-	case op != faultfs.Fsync:
-		return cannot(fmt.Sprintf("the kernel's cache is between a device and operations like %s", op))
-	case d.String("errno") != "EIO":
-		return cannot("a device fails with EIO")
-	case d.Float("percent") != 100:
-		return cannot("it fails all writes or none: percent: 100%")
+	if err := cannot("disk.error", "dm-flakey", d); err != nil {
+		return cluster.BlockFault{}, err
 	}
 	return cluster.BlockFault{FailWrites: true}, nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"brownout/internal/plan"
 )
 
 // A candidate is a provider under its name in the table.
@@ -67,6 +69,14 @@ func choose(ctx context.Context, kind, pin string, cands []candidate) (candidate
 		whys = append(whys, err.Error())
 	}
 	return candidate{}, refused, &Unsupported{What: kind, Why: strings.Join(whys, "; "), Cure: joinCures(cures)}
+}
+
+// cannot is an [*Unsupported] if a provider cannot give a dose; see [plan.Cannot].
+func cannot(kind, provider string, d Dose) error {
+	if r := plan.Cannot(kind, provider, d); r != nil {
+		return &Unsupported{What: kind + " by " + provider, Why: r.Why, Cure: r.Cure}
+	}
+	return nil
 }
 
 func probe(ctx context.Context, p Provider) error {

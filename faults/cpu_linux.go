@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brownout/cluster"
+	"brownout/internal/plan"
 	"brownout/internal/sys/cgroup"
 	"brownout/internal/undo"
 )
@@ -65,7 +66,7 @@ func lowestQuota(qs []quota) quota {
 func quotaOf(d Dose, used map[string]float64) (quota, error) {
 	q := quota{percent: d.Float("percent"), period: d.Duration("period"), burst: d.Duration("burst"), demand: d.Float("of_demand"), used: used}
 	if q.period == 0 {
-		q.period = 100 * time.Millisecond
+		q.period = cgroup.DefaultPeriod
 	}
 	if (q.percent > 0) == (q.demand > 0) {
 		return q, errors.New("cpu.quota: one of percent and of_demand is to be given")
@@ -345,11 +346,8 @@ func (r *regulation) Set(_ context.Context, d Dose) error {
 	if err != nil {
 		return err
 	}
-	if q.burst > 0 {
-		return &Unsupported{What: "cpu.quota by " + r.f.how, Why: "a freezer saves nothing up", Cure: "no burst"}
-	}
-	if q.period < 4*regulatePoll {
-		return fmt.Errorf("period %v: a freezer takes %v or more", q.period, 4*regulatePoll)
+	if err := cannot("cpu.quota", "freezer2", d); err != nil {
+		return err
 	}
 	for _, n := range r.nodes {
 		if _, err := q.of(n.Name()); err != nil {
@@ -370,7 +368,7 @@ func (r *regulation) Heal(context.Context) error {
 	return r.err
 }
 
-const regulatePoll = time.Millisecond
+const regulatePoll = plan.FreezerPeriod / 4
 
 // regulate freezes a node whenever it has had its share of a period. What it
 // had too much is taken from the next.

@@ -93,17 +93,12 @@ func (f *throttleFault) Inject(ctx context.Context, site Site, d Dose) (Injectio
 // knows nothing of other operations.
 func (f *throttleFault) limitOf(d Dose) (l cgroup.IOLimit, err error) {
 	op, bytes, ops := diskOp(d), int64(d.Float("limit_bytes_per_s")), int64(d.Float("limit"))
-	if op != faultfs.Read && op != faultfs.Write {
-		return l, &Unsupported{
-			What: fmt.Sprintf("%s of %s by %s", f.kind, op, f.provider), Why: "a device has a limit for reads and one for writes, not for both together or for other operations",
-			Cure: "op: read or op: write, or provider: fuse",
-		}
+	if err := cannot(f.kind, f.provider, d); err != nil {
+		return l, err
 	}
 	switch {
 	case f.kind == "disk.rate" && bytes < 4096:
 		return l, fmt.Errorf("limit of %d bytes/s: 4KiB/s or more", bytes)
-	case f.kind == "disk.iops" && ops < 2: // io.max refuses 1
-		return l, fmt.Errorf("limit of %v operations/s: 2 or more", d.Float("limit"))
 	case f.kind == "disk.rate" && op == faultfs.Read:
 		l.ReadBytes = bytes
 	case f.kind == "disk.rate":

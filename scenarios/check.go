@@ -15,6 +15,7 @@ import (
 	"brownout/internal/nearest"
 	"brownout/internal/plan"
 	"brownout/internal/quantity"
+	"brownout/internal/sys/cgroup"
 )
 
 // A problem is a mistake in what a scenario means, at a path of it.
@@ -166,8 +167,16 @@ func (f *Fault) problems(in extent, mustEnd bool) (out []problem) {
 	out = append(out, f.checkDuration(k, mustEnd)...)
 	out = append(out, f.checkProfile(k)...)
 	out = append(out, f.checkNet()...)
+	out = append(out, f.checkQuota()...)
 	if names := plan.Providers[f.Kind]; f.Provider != "" && !slices.Contains(names, f.Provider) {
 		out = append(out, problem{path: join(k.Name, "provider"), msg: fmt.Sprintf("%s is not given by %q, but by %s", k.Name, f.Provider, strings.Join(names, ", "))})
+	}
+	if r := plan.Cannot(f.Kind, f.Provider, f.Params); r != nil {
+		path, needs := join(k.Name, r.Param), []string(nil)
+		if p, _ := param(k, r.Param); !f.Params.Has(p.Key()) { // its default is meant
+			path, needs = join(k.Name, "provider"), []string{k.Name}
+		}
+		out = append(out, problem{path: path, msg: fmt.Sprintf("%s cannot give this %s: %s", f.Provider, k.Name, r.Why), hint: "write " + r.Cure, needs: needs})
 	}
 	return append(out, f.checkWhere(k, in)...)
 }
@@ -224,6 +233,26 @@ func (f *Fault) checkParams(k plan.Kind) (out []problem) {
 		}
 	}
 	return out
+}
+
+// checkQuota checks that the kernel takes the quota of a cpu.quota.
+func (f *Fault) checkQuota() []problem {
+	percent := f.Params.Float("percent")
+	if f.Kind != "cpu.quota" || percent <= 0 {
+		return nil
+	}
+	period := f.Params.Duration("period")
+	if period <= 0 {
+		period = cgroup.DefaultPeriod
+	}
+	q, err := cgroup.QuotaFor(percent, period)
+	if err != nil {
+		return []problem{{path: join(f.Kind, "percent"), msg: err.Error()}}
+	}
+	if burst := f.Params.Duration("burst"); burst > q.Quota {
+		return []problem{{path: join(f.Kind, "burst"), msg: fmt.Sprintf("a burst of %v is more than %v, the share of one period, which the kernel takes at most", burst, q.Quota)}}
+	}
+	return nil
 }
 
 // checkNet checks what parameters of network faults mean together.

@@ -59,6 +59,11 @@ Faults without such a parameter take ` + "`flap`" + ` and traces of 0% and 100%.
 	for _, k := range Kinds {
 		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n", k.Name, upper(k.Doc))
 		fmt.Fprintf(&b, "- **Mechanism**: %s.\n- **Providers**: `%s`.\n- **Probe**: %s.\n", k.Mechanism, strings.Join(Providers[k.Name], "`, `"), k.Probe)
+		for _, name := range Providers[k.Name] {
+			for _, l := range limitations[k.Name][name] {
+				fmt.Fprintf(&b, "- **Not by `%s`** (`%s`): %s; %s.\n", name, l.Param, l.Why, l.Cure)
+			}
+		}
 		if k.Instant {
 			b.WriteString("- `for` is not needed: it is over by itself.\n")
 		}

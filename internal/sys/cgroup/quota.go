@@ -17,6 +17,8 @@ const (
 	// slice. With less, a task overruns by up to a timer tick and repays it over
 	// several periods, in gaps far longer than the period.
 	FairQuota = 5 * time.Millisecond
+
+	DefaultPeriod = 100 * time.Millisecond // the kernel's own
 )
 
 // A Quota is CPU time granted in each period.
