@@ -534,7 +534,7 @@ func (e *blockEngine) blocks() []span {
 					continue
 				}
 				f := &e.facts[i]
-				if root != 0 && f.ret < b.f {
+				if f.ret < b.f {
 					b.f, b.fOp = f.ret, i
 				}
 				if f.call > b.s {

@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -209,6 +210,38 @@ func TestBlocksCountWhatTheyDropAndBound(t *testing.T) {
 	}
 	if r := decide(split(ops)[0].ops, false); r.verdict != OK || r.dropped != 2 || r.bounded != 1 {
 		t.Errorf("%s, %d dropped, %d bounded; want ok, 2, 1", r.verdict, r.dropped, r.bounded)
+	}
+}
+
+// TestBlocksCountWhatTheyDoNotTell: each read of an old value is a contradiction of
+// its own, however many writes it reaches over.
+func TestBlocksCountWhatTheyDoNotTell(t *testing.T) {
+	const n = maxCollisions + 8
+	var ops []history.Op
+	at := int64(0)
+	add := func(kind history.Kind, v string) {
+		o := history.Op{ID: at, Client: 1, Key: "k", Kind: kind, Outcome: history.OK, Call: at, Return: at + 1}
+		if o.Value = &v; kind == history.Get {
+			o.Value, o.Result = nil, &v
+		}
+		ops, at = append(ops, o), at+2
+	}
+	for i := range n {
+		add(history.Put, fmt.Sprint("a", i))
+		add(history.Put, fmt.Sprint("b", i))
+		add(history.Get, fmt.Sprint("a", i))
+	}
+	if r := decide(split(ops)[0].ops, false); r.verdict != Illegal || r.more != n-maxCollisions || len(r.around) != 3*maxCollisions {
+		t.Errorf("%d reads of old values: %s, %d operations told of, and %d contradictions more", n, r.verdict, len(r.around), r.more)
+	}
+	ops = nil
+	add(history.Put, "a")
+	for i := range n {
+		add(history.Put, fmt.Sprint("b", i))
+	}
+	add(history.Get, "a")
+	if r := decide(split(ops)[0].ops, false); r.verdict != Illegal || r.more != 0 || len(r.around) != 3 {
+		t.Errorf("one read of an old value: %s, %d operations told of, and %d contradictions more", r.verdict, len(r.around), r.more)
 	}
 }
 
