@@ -233,7 +233,9 @@ func (n *Node) listen() {
 		case r.Exit != nil:
 			n.targetEnded(*r.Exit, r.Exit.String())
 		case r.Disk != "":
-			n.emit(run.Event{Type: run.TestbedFailed, Text: fmt.Sprintf("%s: its disk's server ended: %s", n.name, r.Disk)})
+			text := fmt.Sprintf("%s: its disk's server ended: %s", n.name, r.Disk)
+			n.emit(run.Event{Type: run.TestbedFailed, Text: text})
+			b.c.failed(errors.New(text)) // nobody needs to wait for it any more
 		default:
 			b.mu.Lock()
 			if reply, ok := b.waiting[r.Seq]; ok {

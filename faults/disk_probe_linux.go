@@ -87,7 +87,7 @@ func (p *diskProber) start() {
 		defer runtime.UnlockOSThread()
 		if err := p.run(ctx); err != nil {
 			p.mu.Lock()
-			p.err = err
+			p.err = &overError{err}
 			p.mu.Unlock()
 		}
 	}()

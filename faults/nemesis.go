@@ -819,13 +819,19 @@ func (n *Nemesis) verify(ctx context.Context, l *life, a *aim) {
 				e.Healed = run.HealedYes
 			}
 		}
-		if e.Healed == run.HealedYes || !sleep(look, verifyPause) {
+		_, over := errors.AsType[*overError](err)
+		if e.Healed == run.HealedYes || over || !sleep(look, verifyPause) {
 			e.T = n.now()
 			n.emit(e)
 			return
 		}
 	}
 }
+
+// An overError ends a meter: it will never see more.
+type overError struct{ error }
+
+func (e *overError) Unwrap() error { return e.error }
 
 func (n *Nemesis) now() int64 { return int64(n.clock.Now()) }
 

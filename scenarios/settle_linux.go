@@ -25,7 +25,7 @@ func (s *session) settle(ctx context.Context) error {
 		s.events.emit(run.Event{Type: run.TestbedFailed, Text: "the nodes did not settle after the run: " + err.Error()})
 		within = readHasty
 	}
-	s.compareReplicas(ctx)
+	s.compareReplicas(ctx, err == nil)
 	missing, err := s.load.FinalReads(ctx, s.spec(), s.keys(), within)
 	if len(missing) > 0 {
 		s.note("final reads of %d of %d keys got no answer within %v", len(missing), s.Plan.Load.Keys, within)
@@ -103,8 +103,8 @@ func led(leaders []string) string {
 }
 
 // compareReplicas records the digest of every node's state, at the same log
-// index if the nodes get there in time.
-func (s *session) compareReplicas(ctx context.Context) {
+// index if the nodes get there in time. Nodes that did not settle are asked once.
+func (s *session) compareReplicas(ctx context.Context, settled bool) {
 	t, ok := s.target.(*systems.KVServer)
 	if !ok {
 		return
@@ -115,7 +115,7 @@ func (s *session) compareReplicas(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		states, same := replicaStates(ctx, t, s.cluster.Nodes())
-		if !same && ctx.Err() == nil {
+		if !same && settled && ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
 			case <-tick.C:
