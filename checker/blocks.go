@@ -571,12 +571,22 @@ func (e *blockEngine) collide(blocks []span) {
 			longest = i
 		}
 	}
+	near := 0
 	for _, b := range blocks {
 		if b.f < b.s {
 			continue
 		}
-		// The last forward block that must precede it.
-		i, _ := slices.BinarySearchFunc(forward, b.s, func(a span, s int64) int { return cmp.Compare(a.f, s) })
+		// The last forward block that must precede it, near that of the block before.
+		low, high := near, near
+		for step := 1; low > 0 && forward[low-1].f >= b.s; step *= 2 {
+			low = max(low-step, 0)
+		}
+		for step := 1; high < len(forward) && forward[high].f < b.s; step *= 2 {
+			high = min(high+step, len(forward))
+		}
+		i, _ := slices.BinarySearchFunc(forward[low:high], b.s, func(a span, s int64) int { return cmp.Compare(a.f, s) })
+		i += low
+		near = i
 		if i > 0 && b.f < forward[i-1].s {
 			e.collision(forward[i-1], b)
 		}
