@@ -414,12 +414,14 @@ func readStamped(c *net.UDPConn, b []byte) (time.Time, error) {
 }
 
 func TestDeadWireFailsClosedAndIsReported(t *testing.T) {
-	r := newRig(t, 3)
+	r := newRig(t, 4)
 	for i := range r.ns {
 		r.echo(t, i)
 	}
 	c := r.udp(t, 0, IP4(0), 0)
 	r.impair(t, 0, 1, wire.Impairment{Delay: time.Millisecond})
+	r.impair(t, 0, 3, wire.Impairment{Delay: time.Millisecond}) // which goes on when the partition heals
+	r.impair(t, 0, 3, wire.Impairment{Delay: time.Millisecond, Partition: true})
 	if got := rtts(t, c, IP4(1), 3, 5*time.Second); len(got) != 3 {
 		t.Fatal("the impaired pair does not work")
 	}
@@ -434,6 +436,9 @@ func TestDeadWireFailsClosedAndIsReported(t *testing.T) {
 	}
 	if got := rtts(t, c, IP4(1), 3, 100*time.Millisecond); len(got) != 0 {
 		t.Errorf("%d of 3 passed a dead wire", len(got))
+	}
+	if got := rtts(t, c, IP4(3), 3, 100*time.Millisecond); len(got) != 0 {
+		t.Errorf("%d of 3 passed a partition when the wire was dead", len(got))
 	}
 	if got := rtts(t, c, IP4(2), 3, 5*time.Second); len(got) != 3 {
 		t.Errorf("only %d of 3 passed on a healthy pair", len(got))

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"brownout/cluster"
 	"brownout/internal/needs"
 	"brownout/internal/run"
 )
@@ -105,43 +107,89 @@ func TestNoFaultThatIsUndonePasses(t *testing.T) {
 			if strings.HasPrefix(tt.name, "memory") { // its log has to fill the node's page cache
 				value = "64KiB"
 			}
-			dir, file := writeScenario(t, fmt.Sprintf(sabotaged, value, cmp.Or(tt.lasts, "2500ms"), tt.fault))
-			cmd := cli(t.Context(), dir, "run", file, "--out", "r")
-			var talk bytes.Buffer
-			cmd.Stderr = &talk
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			ended := make(chan struct{})
-			go func() { _ = cmd.Wait(); close(ended) }()
-			p := prey{cmd, filepath.Join(dir, "r"), ended}
-			found := p.await(tt.when.shown)
-			if found {
-				time.Sleep(tt.when.then)
-				if err := tt.do(p); err != nil {
-					t.Errorf("sabotage: %v", err)
-				}
-			}
-			<-ended
-			if !found {
-				t.Fatalf("nothing to undo: the run never showed %s\n%s", tt.when.what, talk.String())
-			}
-			b, err := os.ReadFile(filepath.Join(dir, "r", run.ResultFile))
-			var res run.Result
-			if err == nil {
-				err = json.Unmarshal(b, &res)
-			}
-			if err != nil {
-				t.Fatalf("%v\n%s", err, talk.String())
-			}
-			t.Log(res.Why)
-			if code := cmd.ProcessState.ExitCode(); code != 4 || res.Verdict != run.Inconclusive {
-				t.Errorf("exit %d, verdict %s: %s\n%s", code, res.Verdict, res.Why, talk.String())
-			}
+			res := sabotage(t, fmt.Sprintf(sabotaged, value, cmp.Or(tt.lasts, "2500ms"), tt.fault), tt.when, tt.do)
 			kind := regexp.MustCompile(`[a-z]+\.[a-z]+`).FindString(tt.fault)
 			if !strings.Contains(res.Why, "f1 "+kind) || !regexp.MustCompile(tt.why).MatchString(res.Why) {
 				t.Errorf("why = %q, want f1 %s and %q", res.Why, kind, tt.why)
 			}
 		})
 	}
+}
+
+// TestNoWireThatCannotKeepUpPasses: the wire of a run is held up, or gets more
+// than it can take, or ends. The run says so and is inconclusive, though the
+// fault itself bites.
+func TestNoWireThatCannotKeepUpPasses(t *testing.T) {
+	needs.Host(t, needs.Root)
+	const fault = "net.delay: {from: n1, to: n2, add: 30ms}"
+	target := netip.AddrPortFrom(cluster.IP4(1), 9) // n2, where nobody listens
+	for _, tt := range []struct {
+		name   string
+		fault  string
+		expect string
+		do     func(prey) error
+		late   time.Duration // at p99, at least
+		why    string        // a regular expression of the reason
+	}{
+		// Lateness matters to expectations about times only. What else spoils those may be told first.
+		{"stopped for 200 ms", fault, "expect:\n  - p99 during net.delay < 10s\n", func(p prey) error {
+			return p.stall(func() error { time.Sleep(200 * time.Millisecond); return nil })
+		}, 100 * time.Millisecond, `testbed starved: |host too noisy: `},
+		{"offered more than its queue has room for", fault, "expect:\n", func(p prey) error {
+			return p.stall(func() error { return p.flood(target, 30_000) })
+		}, 0, `testbed starved: the wire could not keep up and lost \d+ packets`},
+		{"killed while another pair is cut", fault + "}\n    - {at: 1s, for: 2500ms, net.partition: {from: n2, to: n3}", "expect:\n", func(p prey) error {
+			return p.kill("_wire")
+		}, 0, "the testbed failed: the wire ended"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			scenario := strings.Replace(fmt.Sprintf(sabotaged, "64B", "2500ms", tt.fault), "expect:\n", tt.expect, 1)
+			res := sabotage(t, scenario, soon, tt.do)
+			if !regexp.MustCompile(tt.why).MatchString(res.Why) {
+				t.Errorf("why = %q, want %q", res.Why, tt.why)
+			}
+			if late := time.Duration(res.Wire.LatenessP99); late < tt.late {
+				t.Errorf("the wire says that it was %v late at p99, not %v", late, tt.late)
+			}
+		})
+	}
+}
+
+// sabotage runs a scenario, does something to it at a moment and returns its
+// result, which must be inconclusive.
+func sabotage(t *testing.T, scenario string, when moment, do func(prey) error) (res run.Result) {
+	t.Helper()
+	dir, file := writeScenario(t, scenario)
+	cmd := cli(t.Context(), dir, "run", file, "--out", "r")
+	var talk bytes.Buffer
+	cmd.Stderr = &talk
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	p := prey{cmd, filepath.Join(dir, "r"), ended}
+	found := p.await(when.shown)
+	if found {
+		time.Sleep(when.then)
+		if err := do(p); err != nil {
+			t.Errorf("sabotage: %v", err)
+		}
+	}
+	<-ended
+	if !found {
+		t.Fatalf("nothing to undo: the run never showed %s\n%s", when.what, talk.String())
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "r", run.ResultFile))
+	if err == nil {
+		err = json.Unmarshal(b, &res)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, talk.String())
+	}
+	t.Log(res.Why)
+	if code := cmd.ProcessState.ExitCode(); code != 4 || res.Verdict != run.Inconclusive {
+		t.Errorf("exit %d, verdict %s: %s\n%s", code, res.Verdict, res.Why, talk.String())
+	}
+	return res
 }

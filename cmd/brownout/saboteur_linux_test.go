@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"brownout/internal/run"
+	"brownout/internal/sys/stamp"
 )
 
 // Prey is a run that is going on, as somebody else on this host sees it: it is
@@ -183,7 +185,10 @@ func (p prey) respawn() error {
 }
 
 // kill ends processes of the run whose command line has a word.
-func (p prey) kill(word string) error {
+func (p prey) kill(word string) error { return p.signal(word, unix.SIGKILL) }
+
+// signal sends a signal to processes of the run whose command line has a word.
+func (p prey) signal(word string, sig unix.Signal) error {
 	n := 0
 	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range all {
@@ -192,13 +197,43 @@ func (p prey) kill(word string) error {
 		if !bytes.Contains(b, []byte("\x00"+word+"\x00")) || !p.has(pid) {
 			continue
 		}
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		if err := unix.Kill(pid, sig); err != nil {
 			return err
 		}
 		n++
 	}
 	if n == 0 {
 		return fmt.Errorf("the run has no process %s", word)
+	}
+	return nil
+}
+
+// stall stops the wire, does something and lets it go on.
+func (p prey) stall(meanwhile func() error) error {
+	if err := p.signal("_wire", unix.SIGSTOP); err != nil {
+		return err
+	}
+	return errors.Join(meanwhile(), p.signal("_wire", unix.SIGCONT))
+}
+
+// flood sends so many datagrams from n1 to an address, where nobody listens.
+func (p prey) flood(to netip.AddrPort, datagrams int) error {
+	pids := p.pids("n1")
+	if len(pids) == 0 {
+		return fmt.Errorf("n1 has no process")
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pids[0]))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	s, err := stamp.Open(ns, netip.IPv4Unspecified(), 1<<20)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for range datagrams {
+		s.Send(to, [][]byte{make([]byte, 64)})
 	}
 	return nil
 }

@@ -141,8 +141,6 @@ func unfit(res *run.Result) string {
 		return "testbed starved: " + res.Load.Why
 	case res.Host.Noise == noisy:
 		return "host too noisy: " + res.Host.Why
-	case res.Wire.Lost > 0:
-		return fmt.Sprintf("testbed starved: the wire could not keep up and lost %d packets", res.Wire.Lost)
 	case res.Wire.LatenessP99 > int64(maxWireLateness):
 		return fmt.Sprintf("testbed starved: the wire delivered %v late at p99 (limit %v)", round(time.Duration(res.Wire.LatenessP99)), maxWireLateness)
 	}

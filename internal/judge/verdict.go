@@ -106,6 +106,9 @@ func (j *judgement) broken() string {
 	} else if e.Text != "" {
 		return "the run ended early: " + headline(e.Text)
 	}
+	if lost := j.res.Wire.Lost; lost > 0 { // a fault that nobody asked for
+		return fmt.Sprintf("testbed starved: the wire could not keep up and lost %d packets", lost)
+	}
 	return ""
 }
 
