@@ -17,15 +17,20 @@ import (
 	"brownout/internal/sys/capture"
 )
 
-// openPlace opens the network namespace of a running cluster's node or client.
+// openPlace opens the network namespace of a running cluster's node, client or cache.
 func openPlace(info Info, name string) (faults.Place, error) {
 	path, index := info.Client, len(info.Nodes)
-	if name != cluster.ClientName {
+	of := func(n NodeInfo) string { return fmt.Sprintf("/proc/%d/ns/net", n.Init) }
+	switch {
+	case name == cluster.ClientName:
+	case info.Cache != nil && name == info.Cache.Name:
+		path, index = of(*info.Cache), index+1 // its port is behind the client's
+	default:
 		index = slices.IndexFunc(info.Nodes, func(n NodeInfo) bool { return n.Name == name })
 		if index < 0 {
 			return faults.Place{}, &NoPlaceError{info, name}
 		}
-		path = fmt.Sprintf("/proc/%d/ns/net", info.Nodes[index].Init)
+		path = of(info.Nodes[index])
 	}
 	ns, err := os.Open(path)
 	if err != nil {
@@ -44,6 +49,9 @@ func (e *NoPlaceError) Error() string {
 	var names []string
 	for _, n := range e.info.Nodes {
 		names = append(names, n.Name)
+	}
+	if e.info.Cache != nil {
+		names = append(names, e.info.Cache.Name)
 	}
 	return fmt.Sprintf("cluster %s has no node %q; it has %s and client", e.info.ID, e.name, strings.Join(names, ", "))
 }

@@ -236,3 +236,62 @@ func TestUpServesRedisClientsUntilDown(t *testing.T) {
 		t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
 	}
 }
+
+// TestTheCacheIsAPlaceOfAStandingCluster: what looks into nodes and measures
+// links knows the box beside them, too.
+func TestTheCacheIsAPlaceOfAStandingCluster(t *testing.T) {
+	needs.Host(t, needs.Root)
+	before := hostFootprint(t)
+	dir := t.TempDir()
+	if _, stderr, code := brownoutIn(t, dir, "up", "downstream-slow", "-o", "json"); code != 0 {
+		t.Fatalf("up: exit %d\n%s", code, stderr)
+	}
+	t.Cleanup(func() { _ = cli(t.Context(), dir, "down").Run() })
+	if out, stderr, code := brownoutIn(t, dir, "enter", "cache", "--", "/bin/hostname"); code != 0 || strings.TrimSpace(out) != "cache" {
+		t.Errorf("enter cache: exit %d %q %s", code, out, stderr)
+	}
+	if _, stderr, code := brownoutIn(t, dir, "fault", "add", "net.delay", "from=n2", "to=cache", "add=20ms"); code != 0 {
+		t.Errorf("fault add: exit %d %s", code, stderr)
+	}
+	out, stderr, code := brownoutIn(t, dir, "probe", "n2", "cache", "--for", "500ms", "--goodput", "0s", "-o", "json")
+	var paths []struct {
+		From string `json:"from"`
+		To   string `json:"to"`
+		Sent int    `json:"sent"`
+		Lost int    `json:"lost"`
+		Min  int64  `json:"min_ns"`
+	}
+	if err := json.Unmarshal([]byte(out), &paths); err != nil || code != 0 || len(paths) != 2 {
+		t.Fatalf("probe n2 cache: exit %d %s %s", code, out, stderr)
+	}
+	for _, p := range paths {
+		if p.Sent == 0 || p.Lost == p.Sent {
+			t.Errorf("%s to %s: %d of %d probes lost", p.From, p.To, p.Lost, p.Sent)
+		}
+		if slow := p.Min >= (20 * time.Millisecond).Nanoseconds(); slow != (p.To == "cache") {
+			t.Errorf("%s to %s takes %v at least; only the way to the cache has 20ms", p.From, p.To, time.Duration(p.Min))
+		}
+	}
+	file := filepath.Join(dir, "x.pcapng")
+	capture := cli(t.Context(), dir, "pcap", "n2-cache", "-o", file, "--for", "2s")
+	var talk strings.Builder
+	capture.Stderr = &talk
+	if err := capture.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := brownoutIn(t, dir, "probe", "cache", "n2", "--for", "1s", "--goodput", "0s"); code != 0 {
+		t.Errorf("probe cache n2: exit %d %s", code, stderr)
+	}
+	if err := capture.Wait(); err != nil || strings.HasPrefix(talk.String(), "0 frames") {
+		t.Errorf("pcap n2-cache: %v %s", err, talk.String())
+	}
+	if _, stderr, code := brownoutIn(t, dir, "probe", "n2", "cash"); code != 2 || !strings.Contains(stderr, "n1, n2, n3, cache and client") {
+		t.Errorf("probe n2 cash: exit %d %s", code, stderr)
+	}
+	if _, stderr, code := brownoutIn(t, dir, "down"); code != 0 {
+		t.Errorf("down: exit %d %s", code, stderr)
+	}
+	if left := awaitClean(t, before, 2*time.Second); len(left) > 0 {
+		t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
+	}
+}

@@ -21,7 +21,7 @@ func probeCommand() *cobra.Command {
 		Use:   "probe PLACE PLACE",
 		Short: "Measure the links between two nodes of a running cluster, there and back (root)",
 		Long: `Measure the links between two places of a running cluster, there and back.
-A place is n1, n2, ... or client. First UDP probes with the kernel's time stamps:
+A place is n1, n2, ..., client, or cache where there is one. First UDP probes with the kernel's time stamps:
 one-way delay, loss, duplicates, order. Then one TCP connection as fast as it
 goes, one direction after the other: it fills the link while it lasts.`,
 		Example: "  brownout probe n1 n2\n  brownout probe client n1 --goodput 0s -o json",
