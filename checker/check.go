@@ -65,7 +65,7 @@ type Result struct {
 	Model   string // "kv"
 	Verdict Verdict
 	Engine  string // "blocks", or "porcupine" if some key's values are not unique
-	Ops     int    // of the history, all outcomes
+	Ops     int    // of the history, all outcomes; the state at the start, if it is told as one, is none
 	Keys    int
 	CPU     time.Duration // the workers' busy time, summed
 	Why     string        // of Unknown
@@ -288,7 +288,8 @@ func Check(ctx context.Context, ops []history.Op, opt Options) (Result, error) {
 		return Result{}, err
 	}
 	keys := split(ops)
-	res := Result{Model: "kv", Engine: "blocks", Verdict: OK, Ops: len(ops), Keys: len(keys), Counts: count(ops)}
+	res := Result{Model: "kv", Engine: "blocks", Verdict: OK, Keys: len(keys)}
+	res.Ops, res.Counts = count(ops)
 	answers := checkKeys(ctx, keys, opt)
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
@@ -327,14 +328,18 @@ func Check(ctx context.Context, ops []history.Op, opt Options) (Result, error) {
 	return res, nil
 }
 
-func count(ops []history.Op) Counts {
-	var c Counts
+// count leaves out the state at the start, which a reader may tell as a write of a
+// client below 0.
+func count(ops []history.Op) (n int, c Counts) {
+	n = len(ops)
 	for i := range ops {
 		o := op{Op: &ops[i]}
-		switch o.Outcome {
-		case history.Fail:
+		switch {
+		case o.Client < 0:
+			n--
+		case o.Outcome == history.Fail:
 			c.Failed++
-		case history.Unknown:
+		case o.Outcome == history.Unknown:
 			c.Unknown++
 		default:
 			if o.observes() {
@@ -345,7 +350,7 @@ func count(ops []history.Op) Counts {
 			}
 		}
 	}
-	return c
+	return n, c
 }
 
 // An answer is what came of one key.

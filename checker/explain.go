@@ -88,7 +88,9 @@ func explain(k *keyed, ops []op, w *words, t telling) (Conflict, bool) {
 	best := slices.MinFunc(f.found, func(a, b Conflict) int {
 		return cmp.Or(cmp.Compare(rank(a.Label), rank(b.Label)), cmp.Compare(a.At, b.At), cmp.Compare(len(a.Ops), len(b.Ops)))
 	})
-	best.Text = f.k.key + ": " + best.Text
+	if f.k.key != "" {
+		best.Text = f.k.key + ": " + best.Text
+	}
 	best.More = len(f.found) - 1 + f.more
 	return best, true
 }
@@ -531,7 +533,7 @@ func (t telling) who(o *op) string {
 	if o.Client < 0 {
 		return "the state at the start"
 	}
-	from, to := fmt.Sprintf("%.6f", float64(o.Call)/1e9), fmt.Sprintf("%.6f s", float64(o.Return)/1e9)
+	from, to := seconds(o.Call), seconds(o.Return)+" s"
 	if t.untimed {
 		from, to = fmt.Sprintf("line %d", o.Call), fmt.Sprint(o.Return)
 	}
@@ -549,12 +551,24 @@ func (t telling) sec(at int64) string {
 	if t.untimed {
 		return fmt.Sprintf("line %d", at)
 	}
-	return fmt.Sprintf("%.6f s", float64(at)/1e9)
+	return seconds(at) + " s"
+}
+
+// seconds prints a time; those of the first millisecond, where others' made-up times
+// are, in full.
+func seconds(ns int64) string {
+	if ns > -1e6 && ns < 1e6 {
+		return fmt.Sprintf("%.9f", float64(ns)/1e9)
+	}
+	return fmt.Sprintf("%.6f", float64(ns)/1e9)
 }
 
 // gap says how much later something was.
 func (t telling) gap(ns int64) string {
-	if t.untimed {
+	switch {
+	case t.untimed && ns == 1:
+		return "1 line"
+	case t.untimed:
 		return fmt.Sprintf("%d lines", ns)
 	}
 	return time.Duration(ns).String()

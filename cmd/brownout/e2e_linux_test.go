@@ -94,11 +94,12 @@ func TestRunEndsWithAVerdictThatCheckRepeats(t *testing.T) {
 	if left := awaitClean(t, before, 2*time.Second); len(left) > 0 {
 		t.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
 	}
-	traceExplains(t, dir, "./r")
+	traceExplains(t, dir, "./r", res.Verdict == run.Pass)
 }
 
-// traceExplains looks at what the stages say of a run of [shortScenario].
-func traceExplains(t *testing.T, dir, name string) {
+// traceExplains looks at what the stages say of a run of [shortScenario]; where the
+// host was busy its times are not compared with each other.
+func traceExplains(t *testing.T, dir, name string, quiet bool) {
 	t.Helper()
 	stdout, stderr, code := brownoutIn(t, dir, "trace", name, "-o", "json")
 	var got struct{ Summary []trace.Summary }
@@ -115,6 +116,8 @@ func traceExplains(t *testing.T, dir, name string) {
 		}
 		slower++
 		switch inc := s.Increase; {
+		case !quiet:
+			t.Logf("on a busy host: %+v", inc)
 		case inc == nil:
 			t.Errorf("writes took no longer with a slow disk: %+v", s)
 		case inc.Explained < 0.9 || inc.NS < 10e6:

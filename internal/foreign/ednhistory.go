@@ -155,7 +155,7 @@ func (e *event) function(h *History, f string, v any) error {
 	if h.Format == KVLog {
 		return e.kvLog(f, v)
 	}
-	return e.register(f, v)
+	return e.register(h, f, v)
 }
 
 func (e *event) mutex(f string) error {
@@ -172,10 +172,13 @@ func (e *event) mutex(f string) error {
 }
 
 // register takes a cas-register's function, or that of one of many (kv).
-func (e *event) register(f string, v any) error {
+func (e *event) register(h *History, f string, v any) error {
 	switch f {
 	case ":read", ":r", ":get":
 		e.op.Kind = history.Get
+		if pair, ok := v.([]any); ok && e.typ == "invoke" && len(pair) == 2 && pair[1] == nil && h.Model == CASRegister {
+			return e.errorf(":value %s: a read of one of many keys; --model kv reads such histories", show(v))
+		}
 		e.found(v)
 	case ":write", ":w", ":put":
 		e.op.Kind = history.Put

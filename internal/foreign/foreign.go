@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"brownout/internal/history"
@@ -57,11 +58,12 @@ const About = `Formats (--format; recognised by their first line if not given) a
   edn         Jepsen's and Knossos' history: EDN maps, with or without [ ] around them.
               :ok completed; :fail certainly did not happen, a failed cas included; :info
               unknown. A read of nil constrains nothing. Operations without an end are
-              unknown. Models cas-register (:read :write :cas, the default; starts as 0
-              unless --init says otherwise), append-list (:append :read, starts empty),
-              mutex (:acquire :release, starts free), kv (the register's words on :key, or
-              on the first of [key value]; starts absent). With :time in all of them that
-              is the time, else the order of the events.
+              unknown. Models append-list (:append :read, starts empty), mutex (:acquire
+              :release, starts free), kv (a register's words on :key, or on the first of
+              [key value]; starts absent) and cas-register (:read :write :cas; starts as 0
+              unless --init says otherwise): without --model whichever the words at the
+              file's beginning are of, cas-register if they are of any. With :time in all
+              of them that is the time, else the order of the events.
   jepsen-log  The log of a Jepsen test (jepsen.util lines), a cas-register that starts as
               nil, which is a value. A failed cas found another value than it expected; a
               read that timed out is dropped, whatever else has no end is unknown. The
@@ -121,7 +123,9 @@ func Read(r io.Reader, opt Options) (History, error) {
 		h.Model = cmp.Or(h.Model, KV)
 		err = only(h, KV)
 	case EDN:
-		h.Model = cmp.Or(h.Model, CASRegister)
+		if h.Model == "" {
+			h.Model, err = guess(br)
+		}
 	default:
 		err = fmt.Errorf("format %q: want %s", opt.Format, list(Formats))
 	}
@@ -216,6 +220,31 @@ func detect(br *bufio.Reader) (Format, error) {
 		Line: 1 + bytes.Count(head[:len(head)-len(rest)], []byte("\n")),
 		Err:  fmt.Errorf("%q begins no history: want %s", short(line), list(Formats)),
 	}
+}
+
+// Words that only one model has, as its operations are written.
+var modelWords = []struct {
+	is    *regexp.Regexp
+	model Model
+}{
+	{regexp.MustCompile(`:f\s+:(acquire|lock)\b`), Mutex},
+	{regexp.MustCompile(`:f\s+:(append|add)\b`), AppendList},
+	{regexp.MustCompile(`:value\s+(#jepsen\.independent\.Tuple\s*)?\[\s*[^][{}\s,]+[\s,]+nil\s*\]`), KV}, // a read of one of many keys
+}
+
+// guess says of what model an EDN history is, by its beginning: a cas-register's
+// words are the most usual, and a list's and a mutex' are their own.
+func guess(br *bufio.Reader) (Model, error) {
+	head, err := br.Peek(br.Size())
+	if err != nil && err != io.EOF && !errors.Is(err, bufio.ErrBufferFull) {
+		return "", fmt.Errorf("read: %w", err)
+	}
+	for _, w := range modelWords {
+		if w.is.Match(head) {
+			return w.model, nil
+		}
+	}
+	return CASRegister, nil
 }
 
 func short(b []byte) string {

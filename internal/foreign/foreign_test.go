@@ -45,6 +45,14 @@ func TestSemantics(t *testing.T) {
 		{"knossos: but not be undone", `[{:process 1 :type :invoke :f :write :value 1} {:process 1 :type :info :f :write :value nil, :error "x;y)"}
 			{:process 2 :type :invoke :f :read} {:process 2 :type :ok :f :read :value 1} ; a comment ]
 			{:process 2 :type :invoke :f :read} {:process 2 :type :ok :f :read :value 0}]`, Options{}, EDN, bad},
+		{"edn: keys of jepsen.independent", `{:process 1 :type :invoke :f :write :value [7 1]} {:process 1 :type :ok :f :write :value [7 1]}
+			{:process 2 :type :invoke :f :read :value [7 nil]} {:process 2 :type :ok :f :read :value [7 1]}
+			{:process 2 :type :invoke :f :read :value [8 nil]} {:process 2 :type :ok :f :read :value [8 nil]}`, Options{}, EDN, ok},
+		{"edn: and their tag", `{:process 1 :type :invoke :f :cas :value [7 [1 2]]} {:process 1 :type :fail :f :cas :value [7 [1 2]]}
+			{:process 2 :type :invoke :f :read :value #jepsen.independent.Tuple[7 nil]} {:process 2 :type :ok :f :read :value #jepsen.independent.Tuple[7 2]}`, Options{}, EDN, bad},
+		{"edn: a list by its words", `{:process 1 :type :invoke :f :append :value 1} {:process 1 :type :ok :f :append :value 1}
+			{:process 1 :type :invoke :f :read :value nil} {:process 1 :type :ok :f :read :value [1]}`, Options{}, EDN, ok},
+		{"edn: a mutex by its words", `{:process 1 :type :invoke :f :acquire} {:process 1 :type :ok :f :acquire} {:process 2 :type :invoke :f :acquire} {:process 2 :type :ok :f :acquire}`, Options{}, EDN, bad},
 		{"edn: all on one line are in order", `[{:process 1 :type :invoke :f :write :value 1} {:process 1 :type :ok :f :write :value 1} {:process 2 :type :invoke :f :read} {:process 2 :type :ok :f :read :value 0}]`, Options{}, EDN, bad},
 		{"edn: equal times are concurrent", `{:process 1 :type :invoke :f :write :value 1 :time 5} {:process 1 :type :ok :f :write :value 1 :time 7} {:process 2 :type :invoke :f :read :time 7} {:process 2 :type :ok :f :read :value 0 :time 9}`, Options{}, EDN, ok},
 		{"edn: tags, sets, what is skipped, the nemesis", `#jepsen.history.Op{:process 1 :type :invoke :f :read :x #{1 2} #_#_ :y "z"} {:process :nemesis :type :info :f :kill} {:process 1 :type :ok :f :read :value 0 :e \newline}`, Options{}, EDN, ok},
