@@ -735,11 +735,16 @@ func (f *burners) set(w burning) error {
 	return f.group.SetCPUQuota(percent, period)
 }
 
+// end lets go of the quota first: who is throttled dies in its next period only.
 func (f *burners) end(ctx context.Context) error {
+	var err error
+	if f.w.percent > 0 {
+		err = f.group.ClearCPUQuota()
+	}
 	if f.t != nil {
 		f.t.end()
 	}
-	return deleteGroup(ctx, f.group)
+	return errors.Join(err, deleteGroup(ctx, f.group))
 }
 
 // A fire is burners beside nodes.

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,7 +129,7 @@ func (m *quotaMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 					length = max(length, min(time.Until(at)*2/3/time.Duration(len(m.nodes)), 3*spinLength))
 				}
 			}
-			look, err := spin(ctx, m.b.Exe, n, spinThreads(own.percent), length)
+			look, err := spin(ctx, m.b.Exe, n, spinThreads(own.percent), length, nil, 0)
 			if err != nil && ctx.Err() == nil {
 				return Reading{}, Answer{}, err
 			}
@@ -240,7 +241,7 @@ func (m *quotaMeter) judge() (Reading, Answer, error) {
 func (m *quotaMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 	var got float64
 	for _, n := range m.nodes {
-		look, err := spin(ctx, m.b.Exe, n, 1, max(2*m.period, 100*time.Millisecond))
+		look, err := spin(ctx, m.b.Exe, n, 1, max(2*m.period, 100*time.Millisecond), nil, 0)
 		if err != nil {
 			return Reading{}, Answer{}, err
 		}
@@ -318,6 +319,25 @@ func meterSteal(b *bench, site Site, d Dose) (Meter, error) {
 	return newTakeMeter(b, site, d, false, func(d Dose, _ *cluster.Node, _ int) (float64, error) { return d.Float("percent"), nil })
 }
 
+// stealPeriod is the time in which a steal takes its share once; 0 of what is none.
+func stealPeriod(d Dose) time.Duration {
+	w, err := stealOf(d)
+	if err != nil {
+		return 0
+	}
+	_, period := w.quota(1)
+	return period
+}
+
+// whole is about a time, in whole periods: a part of one would have the share of
+// that part. It is one at least; of no period, the time as it is.
+func whole(d, period time.Duration) time.Duration {
+	if period <= 0 {
+		return d
+	}
+	return max(d/period, 1) * period
+}
+
 func meterContend(b *bench, site Site, d Dose) (Meter, error) {
 	return newTakeMeter(b, site, d, true, func(d Dose, n *cluster.Node, cpus int) (float64, error) {
 		w, err := contentionOf(d)
@@ -354,23 +374,25 @@ func newTakeMeter(b *bench, site Site, d Dose, ratio bool, expect func(Dose, *cl
 	return m, nil
 }
 
-// baseSpin is how long is spun before and after.
-const baseSpin = 150 * time.Millisecond
+const (
+	baseSpin   = 150 * time.Millisecond // before and after
+	takeLength = 1500 * time.Millisecond
+
+	// What weights come to is known to the kernel once its averages of load have
+	// settled, which have a half-life of 32 ms: before, who is new gets another share.
+	weighSettle = 500 * time.Millisecond
+)
 
 func (m *takeMeter) Baseline(ctx context.Context) (Reading, error) {
-	a, err := m.shares(m.nodes[0])
+	look, err := spin(ctx, m.b.Exe, m.nodes[0], 1, baseSpin, m.others, 0)
 	if err != nil {
 		return Reading{}, err
 	}
-	look, err := spin(ctx, m.b.Exe, m.nodes[0], 1, baseSpin)
-	if err != nil {
-		return Reading{}, err
-	}
-	b, err := m.shares(m.nodes[0])
-	m.base = look.percent
-	m.idle = 100 * float64(b.others-a.others) / float64(max(b.when.Sub(a.when), 1))
-	return Reading{map[string]any{"percent": round1(m.base)}}, err
+	m.base, m.idle = look.percent, percentOf(look.beside, look.wall)
+	return Reading{map[string]any{"percent": round1(m.base)}}, nil
 }
+
+func percentOf(used, of time.Duration) float64 { return 100 * float64(used) / float64(max(of, 1)) }
 
 func waitOf(n *cluster.Node) (schedWait, error) {
 	pids, err := n.Pids()
@@ -393,27 +415,34 @@ type sharesOf struct {
 
 func (m *takeMeter) shares(n *cluster.Node) (s sharesOf, err error) {
 	s.when = time.Now()
-	if s.others, err = m.b.Cluster.Group().CPUUsage(); err != nil {
-		return s, err
+	if s.others, err = m.others(); err == nil {
+		s.node, err = n.Group().CPUUsage()
 	}
+	return s, err
+}
+
+// others are what the run used beside its nodes.
+func (m *takeMeter) others() (time.Duration, error) {
+	sum, err := m.b.Cluster.Group().CPUUsage()
 	for _, o := range m.b.Cluster.Boxes() {
-		used, err := o.Group().CPUUsage()
-		if err != nil {
-			return s, err
-		}
-		s.others -= used
-		if o == n {
-			s.node = used
-		}
+		used, e := o.Group().CPUUsage()
+		sum, err = sum-used, cmp.Or(err, e)
 	}
-	return s, nil
+	return sum, err
 }
 
 func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error) {
 	if m.spins == nil {
-		length := time.Second
+		length := takeLength
 		if at, ok := ctx.Deadline(); ok {
-			length = min(length, time.Until(at)*2/3/time.Duration(len(m.nodes)))
+			length = min(length, time.Until(at)*3/4/time.Duration(len(m.nodes)))
+		}
+		settle := time.Duration(0)
+		if m.ratio {
+			settle = min(weighSettle, length/2)
+			length -= settle
+		} else {
+			length = whole(length, stealPeriod(d))
 		}
 		m.since, m.waits = nil, nil
 		for _, n := range m.nodes {
@@ -421,20 +450,12 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 			if err != nil {
 				return Reading{}, Answer{}, err
 			}
-			a, err := m.shares(n)
-			if err != nil {
-				return Reading{}, Answer{}, err
-			}
-			look, err := spin(ctx, m.b.Exe, n, m.cpus[n.Name()], length)
+			look, err := spin(ctx, m.b.Exe, n, m.cpus[n.Name()], length, m.others, settle)
 			if err != nil {
 				m.spins, m.taken, m.ours = nil, nil, nil
 				if ctx.Err() != nil {
 					err = errors.New("too short to measure: the probe did not end")
 				}
-				return Reading{}, Answer{}, err
-			}
-			b, err := m.shares(n)
-			if err != nil {
 				return Reading{}, Answer{}, err
 			}
 			wait, err := waitOf(n)
@@ -443,11 +464,11 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 			}
 			taken := 100 - look.percent/float64(m.cpus[n.Name()])
 			if m.ratio {
-				taken = 100 * float64(b.others-a.others) / float64(max(b.others-a.others+b.node-a.node, 1))
+				taken = percentOf(look.beside, look.beside+look.usage)
 			}
 			m.taken = append(m.taken, taken)
 			// Less what the run used beside its nodes before: that is not burnt.
-			burnt := 100*float64(b.others-a.others)/float64(max(b.when.Sub(a.when), 1)) - m.idle
+			burnt := percentOf(look.beside, look.wall) - m.idle
 			m.ours = append(m.ours, burnt/float64(m.cpus[n.Name()]))
 			m.spins, m.since, m.waits = append(m.spins, look), append(m.since, before), append(m.waits, wait)
 		}
@@ -510,7 +531,7 @@ func (m *takeMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, error
 func (m *takeMeter) Healed(ctx context.Context) (Reading, Answer, error) {
 	values := Reading{map[string]any{}}
 	for _, n := range m.nodes {
-		look, err := spin(ctx, m.b.Exe, n, 1, baseSpin)
+		look, err := spin(ctx, m.b.Exe, n, 1, baseSpin, nil, 0)
 		if err != nil {
 			return values, Answer{}, err
 		}

@@ -50,6 +50,7 @@ func SpinMain(args []string) int {
 	defer cancel()
 	runtime.GOMAXPROCS(*threads + 1)
 	var wg sync.WaitGroup
+	fmt.Println("spins")
 	for range *threads {
 		wg.Go(func() {
 			for ctx.Err() == nil {
@@ -71,6 +72,7 @@ func SpinMain(args []string) int {
 type spinner struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
+	out io.ReadCloser // a line, when it spins
 }
 
 // startSpin puts a spinner into a node's cgroup; begin lets it go. The caller
@@ -82,10 +84,14 @@ func startSpin(exe string, n *cluster.Node, threads int, length time.Duration) (
 	if err != nil {
 		return nil, err
 	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start spin probe: %w", err)
 	}
-	s := &spinner{cmd, in}
+	s := &spinner{cmd, in, out}
 	if err := errors.Join(n.Group().Add(cmd.Process.Pid), joinCPUs(cmd.Process.Pid, n)); err != nil {
 		s.end()
 		return nil, err
@@ -94,6 +100,9 @@ func startSpin(exe string, n *cluster.Node, threads int, length time.Duration) (
 }
 
 func (s *spinner) begin() error { _, err := s.in.Write([]byte("\n")); return err }
+
+// begun returns when it spins. It ends by itself, at the latest when it is killed.
+func (s *spinner) begun() error { _, err := s.out.Read(make([]byte, 1)); return err }
 
 func (s *spinner) end() {
 	s.in.Close()
@@ -107,15 +116,18 @@ type spinLook struct {
 	wall      time.Duration
 	periods   uint64
 	throttled uint64
+	beside    time.Duration // what others used in the same time, if that was asked
+	usage     time.Duration // and the group
 }
 
 // spin lets a spinner run for about length and measures between the ends of two
 // enforcement periods, because the group gets its share in lumps: one at the
-// begin of each period.
-func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length time.Duration) (look spinLook, err error) {
+// begin of each period. If what others used is to be compared with it, their
+// clock is beside, and the look begins when the spinner has spun for settle.
+func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length time.Duration, beside func() (time.Duration, error), settle time.Duration) (look spinLook, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	s, err := startSpin(exe, n, threads, length+time.Second)
+	s, err := startSpin(exe, n, threads, settle+length+time.Second)
 	if err != nil {
 		return look, err
 	}
@@ -128,13 +140,26 @@ func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length 
 		usage     time.Duration
 		periods   uint64
 		throttled uint64
+		beside    time.Duration
 	}
-	read := func() (at, error) {
+	read := func() (a at, err error) {
 		st, err := n.Group().Stat()
 		if err == nil && !st.Has.CPU {
 			err = errors.New("the group's CPU time is not counted")
 		}
-		return at{time.Now(), st.Usage, st.Periods, st.Throttled}, err
+		a = at{when: time.Now(), usage: st.Usage, periods: st.Periods, throttled: st.Throttled}
+		if err == nil && beside != nil {
+			a.beside, err = beside()
+		}
+		return a, err
+	}
+	if beside != nil {
+		if err := s.begun(); err != nil {
+			return look, fmt.Errorf("start spin probe: %w", err)
+		}
+		if !sleep(ctx, settle) {
+			return look, ctx.Err()
+		}
 	}
 	begin, err := read()
 	if err != nil {
@@ -162,8 +187,8 @@ func spin(ctx context.Context, exe string, n *cluster.Node, threads int, length 
 	if first.when.IsZero() || last.periods < first.periods+2 { // nothing enforces: the whole length will do
 		first, last = begin, before
 	}
-	look.wall = last.when.Sub(first.when)
-	look.percent = 100 * float64(last.usage-first.usage) / float64(look.wall)
+	look.wall, look.usage, look.beside = last.when.Sub(first.when), last.usage-first.usage, last.beside-first.beside
+	look.percent = 100 * float64(look.usage) / float64(look.wall)
 	return look, nil
 }
 
