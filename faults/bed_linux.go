@@ -78,7 +78,8 @@ type bench struct {
 	flows   ledger[portFlow, bool]
 	locks   ledger[string, kvserver.LockRequest]
 	codecs  ledger[string, kvserver.CodecRequest]
-	idle    bool // nobody else is on the cluster: meters may send as much as they like
+	ups     atomic.Int64 // nanoseconds in which programs that were started were waited for
+	idle    bool         // nobody else is on the cluster: meters may send as much as they like
 }
 
 func newBench(bed Bed) *bench {
@@ -148,6 +149,13 @@ func (b *bench) node(name string) (*cluster.Node, error) {
 		return nil, fmt.Errorf("no node %q", name)
 	}
 	return n, nil
+}
+
+// waitReady waits for a program that was started, and counts the time.
+func (b *bench) waitReady(ctx context.Context, n *cluster.Node) error {
+	begun := time.Now()
+	defer func() { b.ups.Add(int64(time.Since(begun))) }()
+	return n.WaitReady(ctx)
 }
 
 func (b *bench) nodes(names []string) ([]*cluster.Node, error) {

@@ -130,7 +130,7 @@ func Calibrate(ctx context.Context, exe string, families []string) (_ []Row, err
 			return rows, err
 		}
 		for _, d := range grid[k.kind].doses {
-			r, err := b.calibrate(ctx, k, cand, d, grid[k.kind].hold)
+			r, err := b.calibrate(ctx, k, cand, d, max(grid[k.kind].hold, shareHold(k.kind, d)))
 			switch {
 			case ctx.Err() != nil || errors.Is(err, errStays):
 				return rows, fmt.Errorf("calibrate %s: %w", k.kind, err)
@@ -141,6 +141,46 @@ func Calibrate(ctx context.Context, exe string, families []string) (_ []Row, err
 		}
 	}
 	return rows, nil
+}
+
+// shareMost bounds the time of one row: a share so small that it is not seen well
+// by then is told as such.
+const shareMost = 25 * time.Second
+
+// shareHold is for how long a share has to be counted until chance is no larger
+// than the goal; 0 of what is no share.
+func shareHold(kind string, d Dose) time.Duration {
+	p, stretch, rate := d.Float("percent")/100, 1.0, float64(shareIdle)*shareSure
+	switch kind {
+	case "net.loss":
+		m := shareMeter{kind: kindLost}
+		if d.Has("every") || m.asks(d) != nil {
+			return 0
+		}
+		p, stretch = m.want, m.stretch
+	case "net.duplicate", "net.corrupt", "net.reorder":
+	case "disk.error", "disk.corrupt":
+		rate = diskIdle
+	default:
+		return 0
+	}
+	return min(time.Duration(stretch*stretch*sampleFor(p)/rate*float64(time.Second)), shareMost)
+}
+
+// Rates at which probes are sure to come on a host of two CPUs.
+const (
+	shareSure = 0.85 // of those that are asked for
+	diskIdle  = 1500.0
+)
+
+// sampleFor is how many have to be counted to see a share p: twice the standard
+// error is then the goal.
+func sampleFor(p float64) float64 {
+	if p <= 0 {
+		return 0
+	}
+	n := 2 / (GoalPct / 100)
+	return n * n * (1 - p) / p
 }
 
 // errStays marks a fault that could not be healed: after it nothing can be measured.
@@ -268,9 +308,9 @@ func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose, hold
 	if _, err := m.Baseline(ctx); err != nil {
 		return r, err
 	}
-	begun := time.Now()
+	begun, up := time.Now(), b.ups.Load()
 	inj, err := by.Inject(ctx, site, d)
-	injected := time.Since(begun)
+	injected, injectUp := time.Since(begun), b.ups.Load()-up
 	if err != nil {
 		return r, err
 	}
@@ -279,16 +319,17 @@ func (b *bench) calibrate(ctx context.Context, k row, by candidate, d Dose, hold
 	cancel()
 	heal, cancel := context.WithTimeout(context.WithoutCancel(ctx), healWithin)
 	defer cancel()
-	begun = time.Now()
+	begun, up = time.Now(), b.ups.Load()
 	if e := inj.Heal(heal); e != nil {
 		return r, errors.Join(err, fmt.Errorf("%w: heal: %w", errStays, e))
 	}
-	healed := time.Since(begun)
+	healed, healUp := time.Since(begun), b.ups.Load()-up
 	if err == nil {
 		err = ctx.Err()
 	}
 	r = calibrated(k.kind, by.name, d, reading, answer)
 	r.InjectNS, r.HealNS = int64(injected), int64(healed)
+	r.InjectUpNS, r.HealUpNS = min(injectUp, r.InjectNS), min(healUp, r.HealNS)
 	return r, err
 }
 
@@ -342,7 +383,7 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 		r.ErrorPct = off(v.Float("heap_bytes"), d.Float("heap_bytes"))
 	case "lock.convoy":
 		r.Requested, r.MeasuredP50, r.MeasuredP99 = short(v.Duration("asked")), short(v.Duration("p50")), short(v.Duration("max"))
-		r.ErrorPct = off(v.Float("p50_ns"), v.Float("asked_ns"))
+		r.ErrorPct, r.ErrorNS = off(v.Float("p50_ns"), v.Float("asked_ns")), int64(v.Duration("p50")-v.Duration("asked"))
 	case "codec.switch":
 		r.Requested, r.MeasuredP50 = fmt.Sprintf("%.0fB/command", v.Float("asked_bytes")), fmt.Sprintf("%.0fB/command", v.Float("bytes"))
 		r.ErrorPct = off(v.Float("bytes"), v.Float("asked_bytes"))
@@ -365,5 +406,8 @@ func calibrated(kind, provider string, d Dose, got Reading, answer Answer) Row {
 		r.ErrorPct, r.ErrorNS = off(v.Float("p50_ns"), float64(want)), int64(v.Duration("p50")-want)
 	}
 	r.ErrorPct = float64(int64(r.ErrorPct*100)) / 100
+	if want := cmp.Or(v.Float("expected_percent"), d.Float("percent")); want > 0 {
+		r.SigmaPct = 100 * v.Float("sigma_percent") / want
+	}
 	return r
 }

@@ -102,7 +102,7 @@ func (b *bench) setClock(ctx context.Context, node string, asked []time.Duration
 	if err := down.Heal(ctx); err != nil {
 		return err
 	}
-	return n.WaitReady(ctx)
+	return b.waitReady(ctx, n)
 }
 
 // A skewFault asks the target itself to be wrong about the time.

@@ -21,7 +21,7 @@ const (
 	diskBaseLeast = 10
 	diskFast      = 10 * time.Millisecond // between two probes of the baseline,
 	diskPace      = 50 * time.Millisecond // and later
-	maxDisk       = 1 << 14               // probes kept
+	maxDisk       = 1 << 17               // probes kept
 	diskFloor     = 0.1                   // quantile that is judged
 )
 

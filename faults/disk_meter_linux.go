@@ -348,11 +348,13 @@ type diskShareMeter struct {
 	probers diskProbers
 	want    float64 // share that is to be bad; 1 with after
 	after   bool    // all from some time on
+	pace    time.Duration
 	what    string
 	looks   spans
 }
 
 // diskErrorPace bounds the probe to 500 operations a second: a share needs many.
+// Where nobody is disturbed there is no such bound.
 const diskErrorPace = 2 * time.Millisecond
 
 // A wrong is an operation that ended otherwise than the fault says.
@@ -418,6 +420,9 @@ func (m *diskShareMeter) with(b *bench, site Site, op faultfs.Op, judge func(dat
 	if err != nil {
 		return nil, err
 	}
+	if m.pace = diskErrorPace; b.idle {
+		m.pace = 0
+	}
 	for _, n := range nodes {
 		p := newDiskProber(n, op)
 		p.bare, p.size = true, 4096
@@ -444,7 +449,7 @@ func (m *diskShareMeter) Baseline(ctx context.Context) (Reading, error) {
 		if m.after {
 			p.calm()
 		} else {
-			p.setPace(diskErrorPace)
+			p.setPace(m.pace)
 		}
 	}
 	return Reading{map[string]any{"percent": 0.0, "n": n}}, nil
@@ -486,7 +491,7 @@ func (m *diskShareMeter) Measure(ctx context.Context, _ Dose) (Reading, Answer, 
 	share := 0.0
 	if n > 0 {
 		share = float64(hits) / float64(n)
-		values.Values["percent"] = 100 * share
+		values.Values["percent"], values.Values["sigma_percent"] = 100*share, 100*sigma(m.want, n)
 	}
 	why := fmt.Sprintf("%.4g %% asked, %.4g %% of %d of a probe's %s %s", 100*m.want, 100*share, n, m.probers[0].op, m.what)
 	if bad != nil {

@@ -96,8 +96,10 @@ func (j holdJudge) healed(was, is lockLook) string {
 	return ""
 }
 
-// Tolerances of convoys. Who comes while the tasks are at it has missed a part
-// of them; that is felt more where they are short.
+// convoyPause is between two requests of a probe that looks for convoys.
+const convoyPause = time.Millisecond
+
+// Tolerances of convoys.
 const (
 	convoyEarlyShare = 0.35
 	convoyEarlyLeast = 4 * time.Millisecond
@@ -113,7 +115,7 @@ func meterConvoy(b *bench, site Site, d Dose) (Meter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newLockMeter(b, site, time.Millisecond, convoyJudge{r.Convoys[0]})
+	return newLockMeter(b, site, convoyPause, convoyJudge{r.Convoys[0]})
 }
 
 // length is how long all tasks together keep who applies out.
@@ -126,12 +128,12 @@ func (j convoyJudge) judge(was, is lockLook, values map[string]any) (why, bad st
 	rounds := int(is.looked/time.Duration(j.ask.PeriodNS)) + 1
 	usual := quantile(was.writes, 0.5)
 	held := j.held(is.writes, usual, want, rounds)
-	got := quantile(held, 0.5)
+	got := quantile(held, 0.5) + missed(usual, want)
 	// All that applying waited for, by round: the tasks keep it out for so long at most.
 	inside := time.Duration(is.locks.ApplyWait.SumNS-mean(was.locks.ApplyWait).Nanoseconds()*is.locks.ApplyWait.Count) / time.Duration(rounds)
 	values["asked_ns"], values["p50_ns"], values["max_ns"], values["n"] = int64(want), int64(got), int64(quantile(held, 1)), len(held)
 	values["wait_ns"], values["read_max_ns"] = int64(inside), int64(quantile(is.reads, 1))
-	why = fmt.Sprintf("%d writes waited, for %s (p50) of %s in each of %d periods; applying waited for locks for %s in a period, by the target's account",
+	why = fmt.Sprintf("%d writes waited, for %s (p50, with what was over when they came) of %s in each of %d periods; applying waited for locks for %s in a period, by the target's account",
 		len(held), short(got), short(want), rounds, short(inside))
 	early, late := tolerance(want, convoyEarlyShare, convoyEarlyLeast), tolerance(want, convoyLateShare, convoyLateLeast)
 	switch {
@@ -144,6 +146,11 @@ func (j convoyJudge) judge(was, is lockLook, values map[string]any) (why, bad st
 	}
 	return why, bad
 }
+
+// missed is how much of a convoy a probe has missed that waits for it: half of
+// the time from one of its requests to the next, as the convoy begins at any moment
+// in between. One as short as that is not seen by its length.
+func missed(usual, want time.Duration) time.Duration { return min(usual+convoyPause, want/2) / 2 }
 
 // held are the requests that waited for half of the tasks or more, longest
 // first, less what is usual: one for each round at most.

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -79,5 +80,34 @@ func TestAnAccountOfANewProcessIsAllNew(t *testing.T) {
 	got := since(now, was)
 	if mean(got.ApplyHold) != 10 || mean(got.ReadWait) != 20 || mean(got.ApplyWait) != 0 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestConvoyIsMeasuredWhole: a probe comes at any moment of a convoy, and still
+// says how long it is.
+func TestConvoyIsMeasuredWhole(t *testing.T) {
+	const ms, rounds = time.Millisecond, 1000
+	for _, want := range []time.Duration{5 * ms, 10 * ms, 80 * ms} {
+		usual, now, rng := ms/2, time.Duration(0), rand.New(rand.NewPCG(1, 2))
+		var took []time.Duration
+		for r := range rounds {
+			begin := time.Duration(r)*100*ms + time.Duration(rng.Int64N(int64(2*ms)))
+			end := begin + want
+			for now < end+20*ms {
+				d := usual // all of it before the lock
+				if at := now + d; at >= begin && at < end {
+					d += end - at
+				}
+				took = append(took, d)
+				now += d + convoyPause
+			}
+			now = begin + 99*ms
+		}
+		values := map[string]any{}
+		j := convoyJudge{kvserver.LockConvoy{HoldNS: int64(want), PeriodNS: int64(100 * ms)}}
+		_, bad := j.judge(lockLook{writes: []time.Duration{usual}}, lockLook{writes: took, looked: (rounds - 1) * 100 * ms, locks: kvserver.Locks{ApplyWait: kvserver.Latency{Count: rounds, SumNS: rounds * int64(want)}}}, values)
+		if got := time.Duration(values["p50_ns"].(int64)); (got-want).Abs() > 100*time.Microsecond || bad != "" {
+			t.Errorf("convoy of %s: %s measured (%s)", want, got, bad)
+		}
 	}
 }

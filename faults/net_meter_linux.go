@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type linkMeter struct {
 	looks  spans
 	began  time.Time
 	owed   int // see prober
+	keep   int // as well; 0 for the default
 }
 
 // newLinkMeter looks at the site's links and their reverses.
@@ -57,7 +59,7 @@ func (m *linkMeter) begin(ctx context.Context, perLink float64, batch, size int)
 		return Reading{}, err
 	}
 	all := len(m.probes.links)
-	m.probes.owed = m.owed
+	m.probes.owed, m.probes.keep = m.owed, cmp.Or(m.keep, maxProbes)
 	// One link after the other, so that the probes of a fault are no burst.
 	m.probes.start(perLink*float64(all)/float64(batch), func(n int) { m.probes.send(n%all, size, batch) })
 	if !sleep(ctx, netBase) {

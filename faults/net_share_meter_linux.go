@@ -92,10 +92,11 @@ const (
 	sharePace  = 2000
 	sharePaceL = 400
 	shareSum   = 4000
-	shareIdle  = 8000  // where nobody is disturbed: n of 20 000 in 3 s,
-	shareOwed  = 16    // with bursts that a busy host delays sent together
-	shareCount = 8     // of expected hits are the fewest that tell
-	shareLeast = 0.002 // of all probes: what a busy host does by itself
+	shareIdle  = 16_000  // where nobody is disturbed,
+	shareOwed  = 32      // with bursts that a busy host delays sent together,
+	shareKeep  = 1 << 19 // and all of them kept
+	shareCount = 8       // of expected hits are the fewest that tell
+	shareLeast = 0.002   // of all probes: what a busy host does by itself
 )
 
 func newShareMeter(b *bench, site Site, kind shareKind, d Dose) (*shareMeter, error) {
@@ -109,7 +110,7 @@ func newShareMeter(b *bench, site Site, kind shareKind, d Dose) (*shareMeter, er
 	}
 	s.rate = min(pace(len(m.links)+len(m.others), 50, sharePace, shareSum), max(sharePaceL, shareSeen/s.want))
 	if b.idle {
-		s.rate, s.owed = shareIdle, shareOwed
+		s.rate, s.owed, s.keep = shareIdle, shareOwed, shareKeep
 	}
 	return s, nil
 }

@@ -23,7 +23,7 @@ const (
 	probeMagic  = 0xb0b0_0001
 	probeHead   = 12                    // bytes of payload that name the probe; the others are a pattern
 	probeSize   = 64                    // bytes of payload
-	maxProbes   = 1 << 16               // kept for each link; older ones are forgotten
+	maxProbes   = 1 << 16               // kept for each link, by default; older ones are forgotten
 	probeSkip   = time.Millisecond      // before the end of a look: on their way when it ended
 	probeRead   = 10 * time.Millisecond // between two looks at what arrived
 	probeBuffer = 4 << 20               // of a receiver, for what arrives in between
@@ -41,6 +41,7 @@ type prober struct {
 
 	mu    sync.Mutex
 	sent  [][]datagram // by link
+	keep  int          // of them, of each link
 	first []uint32     // number of the first probe that is kept
 	bytes int64        // sent in all, Ethernet headers included
 
@@ -74,7 +75,7 @@ type endpoints interface {
 func openProbes(at endpoints, links []Link) (_ *prober, err error) {
 	p := &prober{
 		links: links, ends: map[string]*stamp.Socket{},
-		sent: make([][]datagram, len(links)), first: make([]uint32, len(links)),
+		sent: make([][]datagram, len(links)), first: make([]uint32, len(links)), keep: maxProbes,
 	}
 	defer func() {
 		if err != nil {
@@ -159,9 +160,9 @@ func wallNow() time.Duration { return time.Duration(time.Now().UnixNano()) }
 func (p *prober) send(i, size, count int) uint32 {
 	l := p.links[i]
 	p.mu.Lock()
-	if len(p.sent[i])+count > maxProbes {
-		p.sent[i] = append(p.sent[i][:0], p.sent[i][maxProbes/2:]...)
-		p.first[i] += maxProbes / 2
+	if len(p.sent[i])+count > p.keep {
+		p.sent[i] = append(p.sent[i][:0], p.sent[i][p.keep/2:]...)
+		p.first[i] += uint32(p.keep / 2)
 	}
 	number := p.first[i] + uint32(len(p.sent[i]))
 	all := make([]byte, size*count)

@@ -352,7 +352,7 @@ func (k *killing) Heal(ctx context.Context) error {
 	nodes, err := k.b.nodes(k.nodes)
 	errs = append(errs, err)
 	for _, n := range nodes {
-		errs = append(errs, n.WaitReady(ctx))
+		errs = append(errs, k.b.waitReady(ctx, n))
 	}
 	return errors.Join(errs...)
 }

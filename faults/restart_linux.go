@@ -95,7 +95,7 @@ func (r *restarts) restart(ctx context.Context, n *cluster.Node) (err error) {
 		up, cancel := context.WithTimeout(whole, healWithin)
 		defer cancel()
 		if err = errors.Join(err, dead.Heal(up)); err == nil {
-			err = n.WaitReady(up)
+			err = r.b.waitReady(up, n)
 		}
 	}()
 	if r.data == dataLost || r.data == dataOlder {
@@ -128,7 +128,7 @@ func (r *restarts) Heal(ctx context.Context) error {
 	errs := []error{r.err, r.dropCopies()}
 	r.err = nil // told once
 	for _, n := range r.nodes {
-		errs = append(errs, n.WaitReady(ctx))
+		errs = append(errs, r.b.waitReady(ctx, n))
 	}
 	return errors.Join(errs...)
 }
@@ -352,7 +352,7 @@ func (l *crashloop) Heal(ctx context.Context) error {
 				continue
 			}
 		}
-		errs = append(errs, n.WaitReady(ctx))
+		errs = append(errs, l.b.waitReady(ctx, n))
 	}
 	return errors.Join(errs...)
 }

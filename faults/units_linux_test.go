@@ -171,3 +171,45 @@ func TestCalibratedRows(t *testing.T) {
 		})
 	}
 }
+
+// TestSharesAreJudgedBySampleSize: what chance explains is no miss, and no hit either.
+func TestSharesAreJudgedBySampleSize(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		row            Row
+		missed, unsure bool
+	}{
+		{"exact enough", Row{ErrorPct: 4, SigmaPct: 2.5}, false, false},
+		{"no share", Row{ErrorPct: 6}, true, false},
+		{"chance may be all of it", Row{ErrorPct: -9, SigmaPct: 6}, false, true},
+		{"chance explains a part only", Row{ErrorPct: -20, SigmaPct: 6}, true, false},
+		{"near by chance", Row{ErrorPct: 1, SigmaPct: 6}, false, true},
+		{"a pause's own goal", Row{Kind: "process.pause", ErrorPct: 20, ErrorNS: 4e6}, false, false},
+		{"beyond a pause's goal", Row{Kind: "process.pause", ErrorPct: 4, ErrorNS: 8e6}, true, false},
+		{"a target that starts slowly", Row{InjectNS: 150e6, InjectUpNS: 120e6}, false, false},
+		{"a slow injection", Row{InjectNS: 150e6, InjectUpNS: 90e6}, true, false},
+	} {
+		if m, u := tt.row.Missed(), tt.row.Unshown(); (m != "") != tt.missed || (u != "") != tt.unsure {
+			t.Errorf("%s: missed %q, unshown %q", tt.name, m, u)
+		}
+	}
+	for p, want := range map[float64]float64{0.01: 158_400, 0.5: 1600, 1: 0} {
+		if n := sampleFor(p); math.Abs(n-want) > 1 {
+			t.Errorf("share %v: a sample of %v, want %v", p, n, want)
+		}
+		if e := 2 * sigma(p, int(want)) / p; want > 0 && math.Abs(e-GoalPct/100) > 1e-4 {
+			t.Errorf("share %v: chance is %v of it", p, e)
+		}
+	}
+}
+
+func TestWholePeriods(t *testing.T) {
+	const ms = time.Millisecond
+	for _, tt := range []struct{ d, period, want time.Duration }{
+		{1000 * ms, 300 * ms, 900 * ms}, {100 * ms, 300 * ms, 300 * ms}, {100 * ms, 0, 100 * ms},
+	} {
+		if got := whole(tt.d, tt.period); got != tt.want {
+			t.Errorf("%s in periods of %s: %s, want %s", tt.d, tt.period, got, tt.want)
+		}
+	}
+}

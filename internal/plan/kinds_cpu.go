@@ -19,7 +19,7 @@ var cpuKinds = []Kind{
 		Probe:     "a spinning process in the node's cgroup: its share is what the weights say, and nothing throttles it",
 		Where:     OnNodes, Params: []Param{
 			{Name: "burners", Type: Count, Default: "4", Min: "1", Max: "256", Worse: Higher, Doc: "threads that spin"},
-			{Name: "weight", Type: Count, Default: "1024", Min: "2", Max: "262144", Worse: Higher, Doc: "of all of them together; a node weighs 1024"},
+			{Name: "weight", Type: Count, Default: "1024", Min: "2", Max: "262144", Worse: Higher, Doc: "of all of them together; a node weighs 1024. The share is one of the long run: the kernel takes some 0.4 s to settle on it, and again whenever somebody begins to want the CPU"},
 			{Name: "cpus", Type: CPUs, Doc: "that the node and the burners share; without it, one of its own for each node, as far as there are"},
 		},
 	},
