@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,7 +46,7 @@ func (f *restartFault) Inject(ctx context.Context, site Site, d Dose) (_ Injecti
 	if r.data == dataOlder {
 		r.copies = map[string]string{}
 		for _, n := range nodes {
-			if r.copies[n.Name()], err = f.b.copyData(ctx, n); err != nil {
+			if r.copies[n.Name()], err = f.b.snapshot(ctx, n); err != nil {
 				return nil, errors.Join(fmt.Errorf("copy the data of %s: %w", n.Name(), err), r.dropCopies())
 			}
 		}
@@ -142,10 +143,10 @@ func (r *restarts) dropCopies() error {
 	return errors.Join(errs...)
 }
 
-// copyData copies a node's data while the node stands still, as a snapshot of
+// snapshot copies a node's data while the node stands still, as a snapshot of
 // its disk would show them, with what the kernel had not written yet. It reads
 // what backs the node's disk: what the node wrote is there at once.
-func (b *bench) copyData(ctx context.Context, n *cluster.Node) (dir string, err error) {
+func (b *bench) snapshot(ctx context.Context, n *cluster.Node) (dir string, err error) {
 	if dir, err = os.MkdirTemp(n.Dir(), "older-"); err != nil {
 		return "", err
 	}
@@ -243,10 +244,36 @@ func copyFile(from, to string, info fs.FileInfo) (err error) {
 		} else if e, err := unix.Seek(int(in.Fd()), begin, unix.SEEK_HOLE); err == nil {
 			end = e
 		}
-		if _, err := io.Copy(io.NewOffsetWriter(out, begin), io.NewSectionReader(in, begin, end-begin)); err != nil {
+		if err := copyData(in, out, begin, end); err != nil {
 			return err
 		}
 		at = end
+	}
+	return nil
+}
+
+// copyStep is what is read at once; of zeroes, it is left a hole.
+const copyStep = 64 << 10
+
+var zeroes [copyStep]byte
+
+// copyData copies a part of a file into another one that is a hole so far. A log
+// that is made in its full length is zeroes for the most part, but no hole.
+func copyData(from io.ReaderAt, to io.WriterAt, at, end int64) error {
+	buf := make([]byte, copyStep)
+	for at < end {
+		n, err := from.ReadAt(buf[:min(copyStep, end-at)], at)
+		if n > 0 && !bytes.Equal(buf[:n], zeroes[:n]) {
+			if _, err := to.WriteAt(buf[:n], at); err != nil {
+				return err
+			}
+		}
+		if at += int64(n); errors.Is(err, io.EOF) {
+			return nil // it has become shorter
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
