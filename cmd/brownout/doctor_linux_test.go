@@ -28,8 +28,8 @@ func TestDoctorTellsEveryFieldOfEveryFault(t *testing.T) {
 		t.Fatalf("%d rows, %d kinds of faults", len(rows), len(plan.Kinds))
 	}
 	fields := []string{
-		"cure", "error_ns", "error_pct", "heal_ns", "host", "inject_ns", "kind", "measured_p50", "measured_p99", "n",
-		"other_providers", "provider", "requested", "sigma", "verdict", "why",
+		"cure", "error_ns", "error_pct", "heal_ns", "heal_up_ns", "host", "inject_ns", "inject_up_ns", "kind", "measured_p50", "measured_p99", "n",
+		"other_providers", "provider", "requested", "sigma", "sigma_pct", "verdict", "why",
 	}
 	noise := []string{"cpu_pressure", "cpus", "foreign_cpu", "fsync_p50_ns", "io_pressure", "load1", "memory_pressure", "steal", "watched_ns"}
 	for i, r := range rows {
