@@ -245,6 +245,24 @@ func TestBlocksCountWhatTheyDoNotTell(t *testing.T) {
 	}
 }
 
+// TestACoreStandsAlone: what an append was made of is left out of a core, and the
+// append is the put of the whole value then, so that nothing else contradicts.
+func TestACoreStandsAlone(t *testing.T) {
+	ops := []history.Op{
+		{ID: 1, Client: 1, Key: "k", Kind: history.Put, Value: ptr("v1"), Outcome: history.OK, Call: 1, Return: 2},
+		{ID: 2, Client: 1, Key: "k", Kind: history.Append, Value: ptr("+a2"), Outcome: history.OK, Call: 3, Return: 4},
+		{ID: 3, Client: 2, Key: "k", Kind: history.Get, Result: ptr("v1+a2+a3"), Outcome: history.OK, Call: 5, Return: 6},
+		{ID: 4, Client: 1, Key: "k", Kind: history.Append, Value: ptr("+a3"), Outcome: history.OK, Call: 7, Return: 8},
+	}
+	r := decide(split(ops)[0].ops, false)
+	if r.verdict != Illegal || len(r.core) != 2 || r.core[0].ID != 3 || r.core[1].Kind != history.Put || *r.core[1].Value != "v1+a2+a3" {
+		t.Errorf("%s, core %s", r.verdict, dump(ops))
+	}
+	if len(r.whole) != 4 || r.whole[3].Kind != history.Append {
+		t.Errorf("%d operations of the whole, want all 4, as they were", len(r.whole))
+	}
+}
+
 // TestBlocksTellNothingFromAnEmptyValue where appended elements are taken apart.
 func TestBlocksTellNothingFromAnEmptyValue(t *testing.T) {
 	ops := []history.Op{
