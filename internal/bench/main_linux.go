@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -87,7 +88,9 @@ type system interface {
 func bench(ctx context.Context) (err error) {
 	var (
 		brownout = flag.String("brownout", "bin/brownout", "the `binary` that is compared")
-		only     = flag.String("only", "", "only points with this `part` in their names, as in put/100")
+		against  = flag.String("against", "", "also another `binary` of brownout, as it was before a change")
+		skip     = flag.String("skip", "", "`systems` that are left out: etcd, redis, or both with a comma")
+		only     = flag.String("only", "", "only points whose names match this `expression`, as in ^put/1$")
 		rounds   = flag.Int("rounds", 5, "how often everything is measured")
 		d        = flag.Duration("time", time.Second, "one measurement takes this long")
 		warm     = flag.Duration("warm", 300*time.Millisecond, "and this long before it counts")
@@ -96,6 +99,16 @@ func bench(ctx context.Context) (err error) {
 	flag.Parse()
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root")
+	}
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
+	skipped := strings.FieldsFunc(*skip, func(r rune) bool { return r == ',' })
+	for _, name := range skipped {
+		if name != "etcd" && name != "redis" {
+			return fmt.Errorf("-skip: %q is none of etcd, redis", name)
+		}
 	}
 	if *dir == "" {
 		var self string
@@ -120,12 +133,21 @@ func bench(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.close()) }()
 
 	var systems []system
-	for _, start := range []func(context.Context) (system, error){
-		func(ctx context.Context) (system, error) { return startBrownout(ctx, n, *brownout, *dir) },
-		func(ctx context.Context) (system, error) { return startEtcd(ctx, n, *dir) },
-		func(ctx context.Context) (system, error) { return startRedis(ctx, n, *dir) },
+	for _, candidate := range []struct {
+		name  string
+		start func(context.Context) (system, error)
+	}{
+		{"brownout", func(ctx context.Context) (system, error) {
+			return startBrownout(ctx, n, "brownout", *brownout, *dir, 0)
+		}},
+		{"before", func(ctx context.Context) (system, error) { return startBrownout(ctx, n, "before", *against, *dir, 100) }},
+		{"etcd", func(ctx context.Context) (system, error) { return startEtcd(ctx, n, *dir) }},
+		{"redis", func(ctx context.Context) (system, error) { return startRedis(ctx, n, *dir) }},
 	} {
-		s, err := start(ctx)
+		if candidate.name == "before" && *against == "" || slices.Contains(skipped, candidate.name) {
+			continue
+		}
+		s, err := candidate.start(ctx)
 		if errors.Is(err, errAbsent) {
 			fmt.Fprintf(os.Stderr, "=== SKIPPED: %v ===\n", err)
 			continue
@@ -138,7 +160,7 @@ func bench(ctx context.Context) (err error) {
 	m := &meter{systems: systems, dir: *dir, warm: *warm, time: *d, got: map[string][]sample{}}
 	for r := range *rounds {
 		for _, p := range points {
-			if !strings.Contains(fmt.Sprintf("%s/%d", p.name, p.clients), *only) {
+			if !wanted.MatchString(fmt.Sprintf("%s/%d", p.name, p.clients)) {
 				continue
 			}
 			if err := m.measure(ctx, r, p); err != nil {

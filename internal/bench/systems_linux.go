@@ -100,18 +100,19 @@ func (s *resp) ask(ctx context.Context, addr string, words ...string) (string, e
 	return line, err
 }
 
-func startBrownout(ctx context.Context, n *network, binary, dir string) (system, error) {
+// startBrownout starts a cluster under a name, with its ports so far above the usual ones.
+func startBrownout(ctx context.Context, n *network, name, binary, dir string, above int) (system, error) {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
 	}
-	s := &resp{n: n, title: "brownout"}
+	s := &resp{n: n, title: name}
 	var peers []kvserver.Peer
 	for i, a := range n.addrs {
-		peers = append(peers, kvserver.Peer{ID: fmt.Sprint("n", i+1), Raft: a.String() + ":7000", Client: a.String() + ":6379"})
+		peers = append(peers, kvserver.Peer{ID: fmt.Sprint("n", i+1), Raft: fmt.Sprint(a, ":", 7000+above), Client: fmt.Sprint(a, ":", 6379+above)})
 	}
 	for i, p := range peers {
-		home := filepath.Join(dir, "brownout", p.ID)
+		home := filepath.Join(dir, name, p.ID)
 		config, err := json.Marshal(kvserver.Config{
 			ID: p.ID, Dir: filepath.Join(home, "data"), Client: p.Client, Raft: p.Raft, Peers: peers, Kick: i == 0, LogLevel: "warn",
 		})
