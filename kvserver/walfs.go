@@ -16,20 +16,22 @@ import (
 // unwritten: the first write into each makes the next fsync commit the file
 // system's journal, which costs as much again as the data. So this file system
 // writes zeros a little ahead of the wal, which reads the same as before, unless
-// the writes are large: then the zeros would cost more than the journal. And it
-// uses fdatasync, since neither size nor any time of the file matters.
+// one write is larger than they are: so at most half of what reaches the disk is
+// zeros. And it uses fdatasync, since neither size nor any time of the file matters.
 type walFS struct {
 	*fs.FS
 	times *diskTimes
 	bug   string // planted
 }
 
+// Zeros reach so far ahead: for several large writes further, for their journal is
+// dearer, but no further than must be, for whoever writes next waits for them too.
 const (
-	zeroChunk  = 256 << 10
-	largeWrite = 32 << 10
+	leastAhead = 256 << 10
+	mostAhead  = 512 << 10
 )
 
-var zeros [zeroChunk]byte
+var zeros [mostAhead]byte
 
 // Create implements [types.VFS].
 func (w walFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
@@ -85,7 +87,8 @@ func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
 		return n, err
 	}
 	// What lies behind the end is not the wal's yet, so it may be overwritten.
-	if ahead := min(int64(zeroChunk), f.size-end); ahead > 0 && len(p) < largeWrite {
+	ahead := min(max(leastAhead, 8*int64(len(p))), mostAhead, f.size-end)
+	if ahead > 0 && len(p) < mostAhead {
 		if _, err := f.File.WriteAt(zeros[:ahead], end); err != nil {
 			return n, err
 		}
