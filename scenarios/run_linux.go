@@ -19,6 +19,7 @@ import (
 	"brownout/internal/faultfs"
 	"brownout/internal/plan"
 	"brownout/internal/run"
+	systems "brownout/internal/target"
 	"brownout/internal/undo"
 	"brownout/internal/wire"
 	"brownout/internal/workload"
@@ -421,6 +422,7 @@ func (s *session) end(ctx context.Context, cause error) {
 		return
 	}
 	if s.cluster != nil {
+		s.reportCache(ctx)
 		s.reportWire(ctx)
 	}
 	if s.violated {
@@ -432,6 +434,30 @@ func (s *session) end(ctx context.Context, cause error) {
 	}
 	s.events.emit(e)
 	s.events.seal()
+}
+
+// reportCache records how writing through to the cache went, if there is one.
+func (s *session) reportCache(ctx context.Context) {
+	t, ok := s.target.(*systems.KVServer)
+	if !ok || s.Plan.Target.Downstream == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, boxWithin)
+	defer cancel()
+	var writes, failed, dropped, retried, waits, wait, most float64
+	for _, n := range s.cluster.Nodes() {
+		v, err := t.Metrics(ctx, n.Admin())
+		if err != nil { // it is down, and what it counted with it
+			continue
+		}
+		writes, failed, dropped = writes+v["downstream_writes"], failed+v["downstream_failed"], dropped+v["downstream_dropped"]
+		retried, waits, wait = retried+v["downstream_retried"], waits+v["downstream_wait_count"], wait+v["downstream_wait_ns"]
+		most = max(most, v["downstream_wait_max_ns"])
+	}
+	s.events.emit(run.Event{Type: run.CacheReport, Data: map[string]any{
+		"writes": writes, "failed": failed, "dropped": dropped, "retried": retried,
+		"wait_mean_ns": wait / max(waits, 1), "wait_max_ns": most,
+	}})
 }
 
 // reportWire records how late the wire was with the packets it held, what it

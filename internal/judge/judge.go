@@ -186,6 +186,7 @@ func (rec *record) result(c checker.Result, d checker.DurabilityResult) run.Resu
 		Cleanup:     run.Cleanup{Residue: rec.residue},
 		Host:        rec.noise(),
 		Wire:        rec.wire(),
+		Downstream:  rec.downstream(),
 	}
 	res.Load = rec.load(res.Phases)
 	res.Faults = rec.faults(res.Phases)

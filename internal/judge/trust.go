@@ -117,6 +117,18 @@ func during(phase string) string {
 	return "in " + phase
 }
 
+func (rec *record) downstream() *run.Downstream {
+	e, ok := rec.last(run.CacheReport)
+	if !ok {
+		return nil
+	}
+	n := func(name string) int64 { return int64(number(e.Data, name)) }
+	return &run.Downstream{
+		Writes: n("writes"), Failed: n("failed"), Dropped: n("dropped"), Retried: n("retried"),
+		WaitMean: n("wait_mean_ns"), WaitMax: n("wait_max_ns"),
+	}
+}
+
 func (rec *record) wire() run.Wire {
 	e, ok := rec.last(run.WireReport)
 	if !ok {

@@ -60,6 +60,9 @@ func Summary(w io.Writer, _ fs.FS, r run.Result) error {
 	fmt.Fprintf(&b, "- %s load: %s, p99 lateness %s, %d never sent %s\n", marks[r.Load.Verdict], r.Load.Verdict, Duration(r.Load.Lateness.P99), r.Load.Dropped, cell(r.Load.Why))
 	fmt.Fprintf(&b, "- %s host: %s, others use %.0f %% of the CPU, fsync p50 %s %s\n", marks[r.Host.Noise], r.Host.Noise, r.Host.ForeignCPU*100, Duration(r.Host.FsyncP50), cell(r.Host.Why))
 	fmt.Fprintf(&b, "- wire: %s\n- leader changes: %d\n", wireWords(r.Wire), r.LeaderChanges)
+	if r.Downstream != nil {
+		fmt.Fprintf(&b, "- cache: %s\n", downstreamWords(*r.Downstream))
+	}
 	_, err := w.Write(cut(b.Bytes(), maxSummary))
 	return err
 }

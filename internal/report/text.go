@@ -407,6 +407,9 @@ func trust(b *bytes.Buffer, s style, r run.Result) {
 		}
 		fmt.Fprintf(b, "  %s wire: %s\n", mark, wireWords(r.Wire))
 	}
+	if r.Downstream != nil {
+		fmt.Fprintf(b, "    cache: %s\n", downstreamWords(*r.Downstream))
+	}
 	fmt.Fprintf(b, "    leader changes: %d\n", r.LeaderChanges)
 	for _, left := range r.Cleanup.Residue {
 		fmt.Fprintf(b, "    not known to be undone: %s\n", left)
@@ -415,6 +418,12 @@ func trust(b *bytes.Buffer, s style, r run.Result) {
 
 // lateFlag is how late a single packet may be delivered before a report says so.
 const lateFlag = 5 * time.Millisecond
+
+// downstreamWords says how writing through to the cache went.
+func downstreamWords(d run.Downstream) string {
+	return fmt.Sprintf("%d writes through to it, each waited %s on average and %s at most; %d failed, %d of them for want of room, %d attempts were repeated",
+		d.Writes, Duration(d.WaitMean), Duration(d.WaitMax), d.Failed, d.Dropped, d.Retried)
+}
 
 // wireWords says how exactly the wire worked.
 func wireWords(w run.Wire) string {

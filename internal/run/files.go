@@ -115,7 +115,7 @@ func writeWhole(path string, v any) error {
 
 var eventTypes = []EventType{
 	PhaseStarted, LoadStarted, LoadEnded, FaultFired, FaultMeasured, FaultHealed, FaultVerified, FaultFailed, FaultChanged, RoleMoved,
-	LeaderChanged, NodeStarted, NodeReady, NodeExited, TestbedFailed, ReplicaState, Violated, HostNoise, WireReport, Interrupted, RunEnded, Note,
+	LeaderChanged, NodeStarted, NodeReady, NodeExited, TestbedFailed, ReplicaState, Violated, HostNoise, CacheReport, WireReport, Interrupted, RunEnded, Note,
 }
 
 // ReadEvents reads events.jsonl, in the file's order.

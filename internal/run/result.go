@@ -26,6 +26,7 @@ type Result struct {
 	Load          Load          `json:"load"`
 	Host          Noise         `json:"host"`
 	Wire          Wire          `json:"wire"`
+	Downstream    *Downstream   `json:"downstream,omitempty"` // if the target writes through to a cache
 	LeaderChanges int           `json:"leader_changes"`
 	Cleanup       Cleanup       `json:"cleanup"`
 	Interrupted   bool          `json:"interrupted,omitempty"` // a fact, not a verdict
@@ -243,6 +244,17 @@ type Noise struct {
 	ForeignCPU  float64 `json:"foreign_cpu"` // share of all CPU time used by others during the run, 0..1
 	FsyncP50    int64   `json:"fsync_p50_ns"`
 	Why         string  `json:"why,omitempty"`
+}
+
+// Downstream says how writing through to the cache went, on all nodes together,
+// of each since its program started.
+type Downstream struct {
+	Writes   int64 `json:"writes"`       // done
+	Failed   int64 `json:"failed"`       // not done in time, or nobody knows
+	Dropped  int64 `json:"dropped"`      // of these, for want of room in the queue
+	Retried  int64 `json:"retried"`      // attempts after the first
+	WaitMean int64 `json:"wait_mean_ns"` // from applied to done or failed
+	WaitMax  int64 `json:"wait_max_ns"`
 }
 
 // Wire says how late the wire was with the packets it held.
