@@ -36,7 +36,7 @@ func checkCommand() *cobra.Command {
 		Long: `Judge recorded runs again from their files, or histories of other tools, without root.
 
 RUN is "latest", "latest~1", an id, a prefix of one, or a path. A file is read
-as a history and only checked for consistency. Of a run that was killed, what
+as a history and only checked for consistency; "-" is the standard input. Of a run that was killed, what
 had been recorded is judged. Nothing is written into the run's directory.
 
 ` + foreign.About + `
@@ -92,8 +92,16 @@ func check(ctx context.Context, args []string, opt checkOptions) error {
 }
 
 func checkOne(ctx context.Context, o *output, arg string, opt checkOptions) (int, error) {
+	if arg == "-" {
+		return checkHistory(ctx, o, os.Stdin, "stdin", opt)
+	}
 	if st, err := os.Stat(arg); err == nil && !st.IsDir() {
-		return checkHistory(ctx, o, arg, opt)
+		f, err := os.Open(arg)
+		if err != nil {
+			return 0, err
+		}
+		defer f.Close()
+		return checkHistory(ctx, o, f, arg, opt)
 	}
 	dir, err := run.Find(run.StoreDir, arg)
 	if err != nil {
@@ -120,12 +128,7 @@ func checkOne(ctx context.Context, o *output, arg string, opt checkOptions) (int
 	return res.ExitCode, report.Text(o.out, res, o.colour)
 }
 
-func checkHistory(ctx context.Context, o *output, path string, opt checkOptions) (int, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
+func checkHistory(ctx context.Context, o *output, f *os.File, path string, opt checkOptions) (int, error) {
 	r := newReading(o, f, path)
 	c, err := judge.History(ctx, r, opt.history, opt.budget)
 	r.done()

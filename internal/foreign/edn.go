@@ -5,20 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"brownout/internal/history"
 )
 
 // A value of EDN: nil, bool, int64, text, keyword, symbol (also what is a
-// number but no int64), []any or dict.
+// number but no int64), []any, set or dict.
 type (
 	str     string
 	keyword string
 	symbol  string
+	set     []any          // in any order
 	dict    map[string]any // by the key, printed
 )
 
@@ -215,15 +219,40 @@ func (r *ednReader) escape(b []byte) ([]byte, error) {
 	if c != 'u' {
 		return nil, r.errorf(`\%c is no escape`, c)
 	}
+	n, err := r.hex()
+	if err != nil {
+		return nil, err
+	}
+	if !utf16.IsSurrogate(n) {
+		return utf8.AppendRune(b, n), nil
+	}
+	// Half a character: alone it would read as the same one as all other halves.
+	if next, err := r.br.Peek(2); err != nil || string(next) != `\u` {
+		return nil, r.errorf(`\u%x is half a character`, n)
+	}
+	_, _ = r.br.Discard(2) // just peeked
+	low, err := r.hex()
+	if err != nil {
+		return nil, err
+	}
+	whole := utf16.DecodeRune(n, low)
+	if whole == utf8.RuneError {
+		return nil, r.errorf(`\u%x\u%x is no character`, n, low)
+	}
+	return utf8.AppendRune(b, whole), nil
+}
+
+// hex reads the four digits of a \u.
+func (r *ednReader) hex() (rune, error) {
 	var hex [4]byte
 	if _, err := io.ReadFull(r.br, hex[:]); err != nil {
-		return nil, r.torn()
+		return 0, r.torn()
 	}
 	n, err := strconv.ParseUint(string(hex[:]), 16, 16)
 	if err != nil {
-		return nil, r.errorf(`\u%s is no escape`, hex)
+		return 0, r.errorf(`\u%s is no escape`, hex)
 	}
-	return utf8.AppendRune(b, rune(n)), nil
+	return rune(n), nil
 }
 
 // dispatch reads what follows a #: a set, a value to skip, or a tagged value,
@@ -235,7 +264,9 @@ func (r *ednReader) dispatch() (v any, skipped bool, err error) {
 	}
 	switch {
 	case c == '{':
-		v, err = r.sequence('}')
+		var elems []any
+		elems, err = r.sequence('}')
+		v = set(elems)
 	case c == '_':
 		_, err = r.tagged()
 		return nil, true, err
@@ -316,8 +347,11 @@ func (r *ednReader) atom(w string) (any, error) {
 		}
 		return keyword(w), nil
 	}
-	if n, err := strconv.ParseInt(strings.TrimSuffix(w, "N"), 10, 64); err == nil {
+	whole := strings.TrimSuffix(w, "N")
+	if n, err := strconv.ParseInt(whole, 10, 64); err == nil {
 		return n, nil
+	} else if errors.Is(err, strconv.ErrRange) {
+		return symbol(strings.TrimPrefix(whole, "+")), nil // the same number with and without its N
 	}
 	if c := w[0]; unicode.IsLetter(rune(c)) || strings.IndexByte("+-.*!_?$%&=<>/0123456789", c) >= 0 || c >= utf8.RuneSelf {
 		return symbol(w), nil
@@ -325,7 +359,7 @@ func (r *ednReader) atom(w string) (any, error) {
 	return nil, r.errorf("%q is no value", short([]byte(w)))
 }
 
-// show prints a value as EDN.
+// show prints a value as EDN, equal values alike.
 func show(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -333,13 +367,25 @@ func show(v any) string {
 	case str:
 		return strconv.Quote(string(v))
 	case []any:
-		words := make([]string, len(v))
-		for i := range v {
-			words[i] = show(v[i])
-		}
-		return "[" + strings.Join(words, " ") + "]"
+		return "[" + strings.Join(showAll(v), " ") + "]"
+	case set:
+		words := showAll(v)
+		slices.Sort(words)
+		return "#{" + strings.Join(words, " ") + "}"
 	case dict:
-		return "{…}"
+		var words []string
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			words = append(words, k+" "+show(v[k]))
+		}
+		return "{" + strings.Join(words, ", ") + "}"
 	}
 	return fmt.Sprint(v)
+}
+
+func showAll(vs []any) []string {
+	words := make([]string, len(vs))
+	for i := range vs {
+		words[i] = show(vs[i])
+	}
+	return words
 }

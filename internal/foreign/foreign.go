@@ -103,6 +103,9 @@ func (h *History) Line(i int) int {
 // Read reads a history. A [*history.LineError] says where it is wrong.
 func Read(r io.Reader, opt Options) (History, error) {
 	br := bufio.NewReaderSize(r, 1<<18)
+	if mark, _ := br.Peek(3); string(mark) == "\ufeff" {
+		_, _ = br.Discard(3) // just peeked
+	}
 	if opt.Format == "" {
 		var err error
 		if opt.Format, err = detect(br); err != nil {

@@ -58,6 +58,15 @@ func TestSemantics(t *testing.T) {
 		{"edn: tags, sets, what is skipped, the nemesis", `#jepsen.history.Op{:process 1 :type :invoke :f :read :x #{1 2} #_#_ :y "z"} {:process :nemesis :type :info :f :kill} {:process 1 :type :ok :f :read :value 0 :e \newline}`, Options{}, EDN, ok},
 		{"edn: keys of a map of registers", `{:process 1 :type :invoke :f :write :value ["a" 1]} {:process 1 :type :ok :f :write :value ["a" 1]}
 			{:process 1 :type :invoke :f :read :value ["b" nil]} {:process 1 :type :ok :f :read :value ["b" 1]}`, Options{Model: KV}, EDN, bad},
+		{"edn: maps differ by what is in them", wrote(`{:a 1, :b {:c 2}}`, `{:a 1, :b {:c 3}}`), Options{}, EDN, bad},
+		{"edn: maps have no order", wrote(`{:a 1, :b 2}`, `{:b 2, :a 1}`), Options{}, EDN, ok},
+		{"edn: sets have no order", wrote(`#{1 2}`, `#{2 1}`), Options{}, EDN, ok},
+		{"edn: a set is no list", wrote(`#{1 2}`, `[1 2]`), Options{}, EDN, bad},
+		{"edn: a list is a vector", wrote(`(1 2)`, `[1 2]`), Options{}, EDN, ok},
+		{"edn: characters of two halves", wrote(`"\uD83D\uDE00"`, `"\uD83D\uDE01"`), Options{}, EDN, bad},
+		{"edn: an escape is what it stands for", wrote(`"\uD83D\uDE00"`, `"😀"`), Options{}, EDN, ok},
+		{"edn: integers beyond 64 bits", wrote(`99999999999999999999N`, `+99999999999999999999`), Options{}, EDN, ok},
+		{"edn: a byte order mark", "\ufeff" + wrote("1", "1"), Options{}, EDN, ok},
 		{"append-list", `{:process 1 :type :invoke :f :append :value 1} {:process 1 :type :ok :f :append :value 1}
 			{:process 1 :type :invoke :f :append :value 2} {:process 1 :type :ok :f :append :value 2}
 			{:process 1 :type :invoke :f :read :value nil} {:process 1 :type :ok :f :read :value [1 2]}`, Options{Model: AppendList}, EDN, ok},
@@ -91,6 +100,13 @@ func TestSemantics(t *testing.T) {
 	}
 }
 
+// wrote is a history of a register into which was written what then is found.
+func wrote(written, found string) string {
+	const call, end = "{:process 1 :type :invoke :f ", "{:process 1 :type :ok :f "
+	return call + ":write :value " + written + "}\n" + end + ":write :value " + written + "}\n" +
+		call + ":read}\n" + end + ":read :value " + found + "}\n"
+}
+
 func logLines(lines ...string) string {
 	var b strings.Builder
 	for _, l := range lines {
@@ -119,6 +135,7 @@ func TestDamagedHistoriesAreErrorsWithTheirLine(t *testing.T) {
 		{"no process", invoke + "{:type :invoke :f :read}", 2, ":process is missing"},
 		{"no map", invoke + "17", 2, "no event"},
 		{"an open map", invoke + "{:process 1 ", 2, "the middle of this event"},
+		{"half a character", wrote(`"\uD83D"`, "1"), 1, "half a character"},
 		{"an open list", "[" + invoke, 2, "line 1 opened is not closed"},
 		{"more after the list", "[" + invoke + "] {}", 2, "after the end"},
 		{"a wrong bracket", invoke + "{:process 1 ]", 2, "closes what line 2"},
