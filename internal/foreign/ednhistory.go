@@ -134,7 +134,7 @@ func ednEvent(h *History, line int, v any) (*event, error) {
 		key, value = pair[0], pair[1]
 	}
 	if key != nil {
-		e.op.Key = plain(key)
+		e.op.Key = plain(key, h.Format != KVLog)
 	}
 	return e, e.function(h, e.f, value)
 }
@@ -284,10 +284,12 @@ func printed(v any) *string {
 	return &s
 }
 
-// plain prints a key: a string without its quotes.
-func plain(v any) string {
-	if s, ok := v.(str); ok {
-		return string(s)
+// plain prints a key: a string without its quotes, unless others than strings are
+// there and it would look like one of them.
+func plain(v any, mixed bool) string {
+	s, ok := v.(str)
+	if !ok || mixed && (s == "" || strings.ContainsAny(string(s[:1]), ":[({#\"+-0123456789") || s == "nil" || s == "true" || s == "false") {
+		return show(v)
 	}
-	return show(v)
+	return string(s)
 }

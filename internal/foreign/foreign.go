@@ -10,6 +10,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +50,7 @@ const (
 var Models = []Model{KV, CASRegister, AppendList, Mutex}
 
 // About says what each format's words mean.
-const About = `Formats (--format; recognised by their first line if not given) and what they mean:
+const About = `Formats (--format; recognised by their first line if not given; gzip is unpacked) and what they mean:
 
   brownout    One JSON object a line, as in history.jsonl, or a run's history.bin. ok: completed; fail: certainly
               did not happen; unknown: may have happened, then or later. Times are
@@ -103,6 +104,13 @@ func (h *History) Line(i int) int {
 // Read reads a history. A [*history.LineError] says where it is wrong.
 func Read(r io.Reader, opt Options) (History, error) {
 	br := bufio.NewReaderSize(r, 1<<18)
+	if magic, _ := br.Peek(2); string(magic) == "\x1f\x8b" {
+		z, err := gzip.NewReader(br)
+		if err != nil {
+			return History{}, fmt.Errorf("read what looks like gzip: %w", err)
+		}
+		br = bufio.NewReaderSize(z, br.Size())
+	}
 	if mark, _ := br.Peek(3); string(mark) == "\ufeff" {
 		_, _ = br.Discard(3) // just peeked
 	}

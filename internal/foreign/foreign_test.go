@@ -2,6 +2,7 @@ package foreign
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"strings"
@@ -66,6 +67,9 @@ func TestSemantics(t *testing.T) {
 		{"edn: characters of two halves", wrote(`"\uD83D\uDE00"`, `"\uD83D\uDE01"`), Options{}, EDN, bad},
 		{"edn: an escape is what it stands for", wrote(`"\uD83D\uDE00"`, `"😀"`), Options{}, EDN, ok},
 		{"edn: integers beyond 64 bits", wrote(`99999999999999999999N`, `+99999999999999999999`), Options{}, EDN, ok},
+		{"edn: a string is no number, as a key", `{:process 1 :type :invoke :f :write :value ["1" 5]} {:process 1 :type :ok :f :write :value ["1" 5]}
+			{:process 1 :type :invoke :f :read :value [1 nil]} {:process 1 :type :ok :f :read :value [1 5]}`, Options{Model: KV}, EDN, bad},
+		{"edn: packed", packed(wrote("1", "2")), Options{}, EDN, bad},
 		{"edn: a byte order mark", "\ufeff" + wrote("1", "1"), Options{}, EDN, ok},
 		{"append-list", `{:process 1 :type :invoke :f :append :value 1} {:process 1 :type :ok :f :append :value 1}
 			{:process 1 :type :invoke :f :append :value 2} {:process 1 :type :ok :f :append :value 2}
@@ -216,4 +220,12 @@ func TestASpoolIsRecognised(t *testing.T) {
 	if _, err := Read(bytes.NewReader(spool.Bytes()), Options{Model: AppendList}); err == nil {
 		t.Error("a put is no operation of an append-list")
 	}
+}
+
+func packed(s string) string {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, _ = z.Write([]byte(s)) // into memory
+	_ = z.Close()
+	return b.String()
 }

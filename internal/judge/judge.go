@@ -82,7 +82,10 @@ func History(ctx context.Context, r io.Reader, format foreign.Options, opt Optio
 		return run.Consistency{}, err
 	}
 	c := consistencyOf(res)
-	c.Model, c.Format = string(h.Model), string(h.Format)
+	c.Model, c.Format, c.Untimed = string(h.Model), string(h.Format), h.Untimed
+	for i := range c.Violations {
+		c.Violations[i].Untimed = h.Untimed
+	}
 	if res.Verdict == checker.Illegal && !h.Untimed {
 		c.Levels = levels(h.Ops, func(*history.Op) string { return "all" })
 	}

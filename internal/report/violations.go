@@ -99,7 +99,7 @@ func Timeline(v *run.Conflict, core []hist.Op, faults []run.Fault) []byte {
 			to = max(to, core[i].Return)
 		}
 	}
-	pad := max((to-from)/20, 1000)
+	pad := max((to-from)/20, 1)
 	from, to = from-pad, to+pad
 	x := func(t int64) float64 {
 		return leftMargin + barsWidth*float64(min(max(t, from), to)-from)/float64(to-from)
@@ -108,7 +108,7 @@ func Timeline(v *run.Conflict, core []hist.Op, faults []run.Fault) []byte {
 	height := rowHeight*(len(core)+3) + 20 + lineHeight*len(story)
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="monospace" font-size="12">`+"\n", barsWidth+2*leftMargin, height)
-	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#fff"/><text x="%d" y="16" font-weight="bold">%s</text>`+"\n", leftMargin, html.EscapeString(v.Label+" on "+v.Key))
+	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#fff"/><text x="%d" y="16" font-weight="bold">%s</text>`+"\n", leftMargin, html.EscapeString(strings.TrimSuffix(v.Label+" on "+v.Key, " on ")))
 	y := rowHeight
 	for _, f := range faults {
 		if f.End == 0 || f.Start > to || f.End < from {
@@ -131,7 +131,7 @@ func Timeline(v *run.Conflict, core []hist.Op, faults []run.Fault) []byte {
 			fill = "#f6c65b"
 		}
 		fmt.Fprintf(&b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" rx="2" fill="%s" stroke="#333"%s><title>%s</title></rect>`+"\n",
-			x(o.Call), y, max(end-x(o.Call), 2), rowHeight-8, fill, style, html.EscapeString(span(o)))
+			x(o.Call), y, max(end-x(o.Call), 2), rowHeight-8, fill, style, html.EscapeString(span(v, o)))
 		at, anchor := x(o.Call)+4, "start"
 		if at > leftMargin+barsWidth/2 {
 			at, anchor = max(end, x(o.Call)+2)-4, "end"
@@ -140,8 +140,8 @@ func Timeline(v *run.Conflict, core []hist.Op, faults []run.Fault) []byte {
 		y += rowHeight
 	}
 	below := height - 8 - lineHeight*len(story)
-	fmt.Fprintf(&b, `<text x="%d" y="%d">%.6f s</text><text x="%d" y="%d" text-anchor="end">%.6f s</text>`+"\n",
-		leftMargin, below, float64(from)/1e9, leftMargin+barsWidth, below, float64(to)/1e9)
+	fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text><text x="%d" y="%d" text-anchor="end">%s</text>`+"\n",
+		leftMargin, below, when(v, from), leftMargin+barsWidth, below, when(v, to))
 	for i, line := range story {
 		fmt.Fprintf(&b, `<text x="%d" y="%d" fill="#333">%s</text>`+"\n", leftMargin, below+lineHeight*(i+1), html.EscapeString(line))
 	}
@@ -167,8 +167,16 @@ func told(v *run.Conflict) (lines []string) {
 	return lines
 }
 
-func span(o *hist.Op) string {
-	return fmt.Sprintf("operation %d of client %d, %.6f s to %.6f s, %s", o.ID, o.Client, float64(o.Call)/1e9, float64(o.Return)/1e9, o.Outcome)
+func span(v *run.Conflict, o *hist.Op) string {
+	return fmt.Sprintf("operation %d of client %d, %s to %s, %s", o.ID, o.Client, when(v, o.Call), when(v, o.Return), o.Outcome)
+}
+
+// when prints a time of a conflict's history.
+func when(v *run.Conflict, t int64) string {
+	if v.Untimed {
+		return fmt.Sprintf("line %d", t)
+	}
+	return fmt.Sprintf("%.9g s", float64(t)/1e9)
 }
 
 func what(o *hist.Op) string {

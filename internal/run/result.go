@@ -111,8 +111,9 @@ type Expectation struct {
 
 // Consistency is the checker's answer.
 type Consistency struct {
-	File       string     `json:"file,omitempty"`   // of a history on its own
-	Format     string     `json:"format,omitempty"` // of that file
+	File       string     `json:"file,omitempty"`    // of a history on its own
+	Format     string     `json:"format,omitempty"`  // of that file
+	Untimed    bool       `json:"untimed,omitempty"` // that file has no times: lines stand for them
 	Model      string     `json:"model"`
 	Verdict    string     `json:"verdict"` // ok, illegal, unknown
 	Engine     string     `json:"engine"`  // porcupine, blocks
@@ -166,6 +167,7 @@ type Conflict struct {
 	Text  string  `json:"text"`
 
 	At      int64             `json:"at_ns"`             // when it could be known
+	Untimed bool              `json:"untimed,omitempty"` // all times are lines of the file: it has none
 	Arrows  []string          `json:"arrows,omitempty"`  // the steps of the contradiction, with raw times
 	Context []string          `json:"context,omitempty"` // faults in force then, and who led
 	Again   string            `json:"again,omitempty"`   // the command that repeats the run
