@@ -146,7 +146,7 @@ func BenchmarkCheckFiles(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	if err := errors.Join(w.Flush(), rec.Flush()); err != nil {
+	if err := errors.Join(w.Flush(), rec.End()); err != nil {
 		b.Fatal(err)
 	}
 	for name, text := range map[string][]byte{"history.jsonl": lines.Bytes(), "history.bin": spool.Bytes()} {

@@ -50,6 +50,9 @@ func ReadAny(in *bufio.Reader) ([]Op, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !bytes.HasSuffix(all, endMark) {
+		return nil, ErrTorn
+	}
 	ops := make([]Op, 0, len(all)/18)
 	for op, err := range ReadSpool(bytes.NewReader(all), int64(len(all))) {
 		if err != nil {

@@ -26,7 +26,7 @@ func TestReadFilesReadsEitherForm(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(w.Flush(), rec.Flush()); err != nil {
+	if err := errors.Join(w.Flush(), rec.End()); err != nil {
 		t.Fatal(err)
 	}
 	files := fstest.MapFS{"h.jsonl": {Data: lines.Bytes()}, "h.bin": {Data: spool.Bytes()}}
@@ -42,13 +42,15 @@ func TestReadFilesReadsEitherForm(t *testing.T) {
 	if _, _, err := ReadFiles(files, "a", "b"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
-	for name, text := range map[string]string{"cut.bin": spool.String()[:spool.Len()-3], "cut.jsonl": lines.String()[:lines.Len()-9]} {
+	for name, text := range map[string]string{"cut.bin": spool.String()[:spool.Len()-len(endMark)-3], "open.bin": spool.String()[:spool.Len()-len(endMark)], "cut.jsonl": lines.String()[:lines.Len()-9]} {
 		files[name] = &fstest.MapFile{Data: []byte(text)}
 		if _, _, err := ReadFiles(files, name); err == nil || !strings.HasPrefix(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, _, err := ReadFiles(files, "cut.bin"); !errors.Is(err, ErrTorn) {
-		t.Errorf("a spool that was cut off: %v", err)
+	for _, name := range []string{"cut.bin", "open.bin"} {
+		if _, _, err := ReadFiles(files, name); !errors.Is(err, ErrTorn) {
+			t.Errorf("a spool that was cut off: %v", err)
+		}
 	}
 }

@@ -98,6 +98,28 @@ func (r *Recorder) Flush() error {
 	return r.err
 }
 
+// endMark is an empty block, which a reader skips: nothing comes after it.
+var endMark = func() []byte {
+	b := []byte{0, 0}
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}()
+
+// End writes what the logs hold and that it is all. Without it a spool was cut off,
+// even if its last block is whole: somebody may have seen what is not in it.
+func (r *Recorder) End() error {
+	if err := r.Flush(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, err := r.w.Write(endMark)
+	r.bytes += int64(n)
+	if err != nil {
+		r.err = fmt.Errorf("write spool: %w", err)
+	}
+	return r.err
+}
+
 // Bytes returns the size of the spool so far.
 func (r *Recorder) Bytes() int64 {
 	r.mu.Lock()

@@ -24,8 +24,8 @@ import (
 // A record is a head (kind, outcome and which fields follow), then varints,
 // each a difference to the log's previous record or to another field.
 // Values made of tokens (v17, x17, +a17; one or many) are kept as differences
-// to the operation's number, which is how they were made. A file cut off
-// anywhere is good up to its last whole block.
+// to the operation's number, which is how they were made. An empty block is the
+// end. A file cut off anywhere is good up to its last whole block.
 const spoolMagic = "brownout.spool/1\n"
 
 // maxBlock bounds what a reader takes into memory at once.
@@ -401,9 +401,9 @@ func (r *spoolReader) next() (op Op, ok bool) {
 // IsSpool reports whether a file that begins so is a spool.
 func IsSpool(head []byte) bool { return bytes.HasPrefix(head, []byte(spoolMagic)) }
 
-// ErrTorn says that a spool ends in the middle of a block, as it does when its
-// writer was killed. What came before is good.
-var ErrTorn = errors.New("the spool was cut off in the middle of a block")
+// ErrTorn says that a spool was cut off, as it is when its writer was killed. What
+// comes before its last block is good, but may have seen what is missing.
+var ErrTorn = errors.New("the spool was cut off: it has no end; checking its run's directory takes what is missing for unknown")
 
 // A block is where some records of a log lie in a spool.
 type block struct {

@@ -558,7 +558,7 @@ func (s *service) finish() error {
 	if s.pool == nil {
 		return nil
 	}
-	if err := s.pool.rec.Flush(); err != nil {
+	if err := s.pool.rec.End(); err != nil {
 		return err
 	}
 	if err := s.spool.Sync(); err != nil {
