@@ -401,7 +401,7 @@ func (r *regulation) regulate(ctx context.Context, n *cluster.Node) {
 			}
 			// It cannot have used up what is left any sooner.
 			wait := max((budget-used)/time.Duration(usable()), regulatePoll)
-			if !sleep(ctx, min(wait, time.Until(end))) {
+			if doze(min(wait, time.Until(end))); ctx.Err() != nil {
 				return
 			}
 		}
@@ -412,7 +412,7 @@ func (r *regulation) regulate(ctx context.Context, n *cluster.Node) {
 			if err = hold.Set(ctx, nil); err != nil {
 				break
 			}
-			sleep(ctx, time.Until(end))
+			doze(time.Until(end)) // a period at most
 			if err = hold.Heal(context.WithoutCancel(ctx)); err != nil {
 				break
 			}
@@ -428,6 +428,15 @@ func (r *regulation) regulate(ctx context.Context, n *cluster.Node) {
 	}
 	if err != nil && ctx.Err() == nil {
 		r.fail(fmt.Errorf("hold %s to a quota: %w", n.Name(), err))
+	}
+}
+
+// doze sleeps in the kernel: Go's timers wake another thread first, which has to
+// wait for a CPU behind whom it is to stop.
+func doze(d time.Duration) {
+	if d > 0 {
+		ts := unix.NsecToTimespec(int64(d))
+		_ = unix.Nanosleep(&ts, nil) // a signal may end it sooner: who is asked next says how long is left
 	}
 }
 

@@ -205,12 +205,12 @@ func (m *quotaMeter) judge() (Reading, Answer, error) {
 		throttled, periods, stalled = throttled+nodeThrottled, periods+nodePeriods, stalled+b.stalled-a.stalled
 		busy := nodePeriods >= busyPeriods && float64(nodeThrottled) >= busyShare*float64(nodePeriods)
 		best := s.percent
-		if busy { // it wants more all the time, and was looked at for longer than any probe
-			best = share
+		if busy { // it wanted more all the time, and what was too much for the probe is repaid later
+			best = percentOf(s.usage+b.usage-a.usage, s.wall+b.when.Sub(a.when))
 		}
 		got += best / float64(len(m.nodes))
 		switch {
-		case busy && math.Abs(share-asked) <= tol:
+		case busy && math.Abs(best-asked) <= tol:
 		case s.percent > asked+tol:
 			bad = append(bad, fmt.Sprintf("%s: a spinning process got %.1f %% of a CPU, more than %.4g %%, tolerance %.1f", n.Name(), s.percent, asked, tol))
 		case s.percent < asked-tol && s.throttled == 0 && nodeThrottled == 0:

@@ -107,7 +107,7 @@ func (b *bench) setFrozen(ctx context.Context, how, node string, frozen bool) er
 	if err != nil {
 		return err
 	}
-	stuck := stuckTasks{stops: how == "sigstop"}
+	stuck := stuckTasks{stops: how == "sigstop", when: time.Now().Add(stuckAfter - stuckLook)}
 	if how == "sigstop" {
 		pids, err := n.Pids()
 		if err != nil {

@@ -23,8 +23,10 @@ type stuckTasks struct {
 	said    bool // that they are all that is left
 }
 
-// stuckLook is between two looks: who was just woken, to be frozen, is running in one of them.
-const stuckLook = 2 * time.Millisecond
+const (
+	stuckAfter = 10 * time.Millisecond // from the freeze to the first look, which is dear: nearly all take less
+	stuckLook  = 2 * time.Millisecond  // between two looks: who was just woken, to be frozen, is running in one of them
+)
 
 // only says whether in two looks no thread of n ran, and the same one was in
 // uninterruptible sleep.
