@@ -210,7 +210,7 @@ func TestASpoolIsRecognised(t *testing.T) {
 	rec := history.NewRecorder(&spool)
 	v := "v1"
 	rec.Log().Add(&history.Op{ID: 1, Key: "k1", Kind: history.Put, Value: &v, Outcome: history.OK, Call: 1, Return: 2})
-	if err := rec.Flush(); err != nil {
+	if err := rec.End(); err != nil {
 		t.Fatal(err)
 	}
 	h, err := Read(bytes.NewReader(spool.Bytes()), Options{})
