@@ -50,6 +50,15 @@ func (a account) read() (int64, error) {
 	return cgroup.Account(string(b), a.dev, word, key)
 }
 
+// had is what the group has had by now, when an operation of own size was served
+// before which so much had been asked for.
+func (a account) had(before, own int64) (int64, error) {
+	if a.asked {
+		return before + own, nil
+	}
+	return a.read()
+}
+
 // workInTurns reads or writes some files at once, past the cache, and tells how
 // each operation ended, and what the cgroup has had at the begin of each lump.
 //
@@ -68,9 +77,7 @@ func workInTurns(op faultfs.Op, file string, all account, size int, busy, rest t
 		if now-last.Swap(now) < int64(throttleWait) {
 			return
 		}
-		if all.asked {
-			tell(fileEvent{fileCounted, now, before + own})
-		} else if n, err := all.read(); err == nil { // else the meter does without
+		if n, err := all.had(before, own); err == nil { // else the meter does without
 			tell(fileEvent{fileCounted, now, n})
 		}
 	}
