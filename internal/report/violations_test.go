@@ -66,3 +66,18 @@ func TestViolationsAreDrawn(t *testing.T) {
 		t.Error("a directory for no conflict")
 	}
 }
+
+// TestLinesAreNoSeconds: of a file without times the places are told, and drawn to scale.
+func TestLinesAreNoSeconds(t *testing.T) {
+	a := "v1"
+	core := []hist.Op{{ID: 1, Key: "k", Kind: hist.Put, Value: &a, Outcome: hist.OK, Call: 1, Return: 41}}
+	svg := string(Timeline(&run.Conflict{Key: "k", At: 41, Untimed: true}, core, nil))
+	for _, want := range []string{"line 1 to line 41", ">line -1<", `width="818.2"`} {
+		if !strings.Contains(svg, want) {
+			t.Errorf("lacks %q:\n%s", want, svg)
+		}
+	}
+	if svg := string(Timeline(&run.Conflict{Key: "k", At: 41}, core, nil)); strings.Contains(svg, "line 1") {
+		t.Errorf("of a history with times:\n%s", svg)
+	}
+}
