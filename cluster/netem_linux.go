@@ -101,8 +101,6 @@ func Emulable(imp wire.Impairment) error {
 		{imp.LossEvery > 0 || imp.LossFirst > 0, "it loses by chance and does not count"},
 		{imp.Ordered && imp.Jitter > 0, "it lets packets overtake when their delay varies"},
 		{imp.Corr > 0, "its correlated delays vary less than asked (Jurgelionis et al., ICCCN 2011)"},
-		{imp.Trace != "", "it has no recorded delays"},
-		{imp.LossEvery > 0 || imp.LossFirst > 0, "it draws losses and does not count packets"},
 		{imp.Duplicate > 0 && (imp.Loss > 0 || imp.GE != wire.GE{}), "it decides on loss and duplication of a packet at once: what it loses of the doubled arrives"},
 		{imp.Reorder > 0 && imp.RateBitsPerSec > 0, "what overtakes would pass its rate limit by"},
 		{imp.Ahead > 0, "what overtakes skips all of its delay"},

@@ -346,7 +346,7 @@ func (r *regulation) Set(_ context.Context, d Dose) error {
 	if err != nil {
 		return err
 	}
-	if err := cannot("cpu.quota", "freezer2", d); err != nil {
+	if err := cannot("cpu.quota", r.f.how, d); err != nil {
 		return err
 	}
 	for _, n := range r.nodes {

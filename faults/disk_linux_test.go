@@ -143,15 +143,7 @@ func TestAHungNodeDies(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	go func() { _, _ = write(ctx, c, n, "k", "v") }() // returns when the node is dead
-	for {
-		st, err := n.DiskStats(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if st.Waiting > 0 {
-			break
-		}
-	}
+	awaitWaiting(ctx, t, n)
 	dead, err := bench.Source("process.kill", "signal").Inject(ctx, site, faults.Dose{})
 	if err != nil {
 		t.Fatalf("kill a node that hangs: %v", err)
@@ -161,6 +153,20 @@ func TestAHungNodeDies(t *testing.T) {
 	}
 	if err := dead.Heal(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// awaitWaiting returns once an operation of a node's disk waits for a fault of it.
+func awaitWaiting(ctx context.Context, t *testing.T, n *cluster.Node) {
+	t.Helper()
+	for {
+		st, err := n.DiskStats(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Waiting > 0 {
+			return
+		}
 	}
 }
 

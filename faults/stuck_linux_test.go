@@ -35,15 +35,7 @@ func TestAPauseBesideAHungDisk(t *testing.T) {
 				ok, _ := write(ctx, c, n, "k", "v")
 				acknowledged <- ok
 			}()
-			for {
-				st, err := n.DiskStats(ctx)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if st.Waiting > 0 {
-					break
-				}
-			}
+			awaitWaiting(ctx, t, n)
 			dose := faults.Dose{"length_ns": 600 * ms}
 			m, err := bench.Meter("process.pause", site, dose)
 			if err != nil {

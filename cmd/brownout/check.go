@@ -36,8 +36,9 @@ func checkCommand() *cobra.Command {
 		Long: `Judge recorded runs again from their files, or histories of other tools, without root.
 
 RUN is "latest", "latest~1", an id, a prefix of one, or a path. A file is read
-as a history and only checked for consistency; "-" is the standard input. Of a run that was killed, what
-had been recorded is judged. Nothing is written into the run's directory.
+as a history and only checked for consistency; "-" is the standard input. Of a
+run that was killed, what had been recorded is judged. Nothing is written into
+the run's directory.
 
 ` + foreign.About + `
 

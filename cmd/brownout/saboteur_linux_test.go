@@ -136,13 +136,18 @@ func (p prey) free() error {
 	return fmt.Errorf("no cgroup of the run")
 }
 
+// adminSocket is that of a process in a box, as it is seen from outside.
+func adminSocket(pid int) string {
+	return filepath.Join("/proc", strconv.Itoa(pid), "root", "run", "admin.sock")
+}
+
 // deafen hides the admin socket of n1's program until the fault is healed.
 func (p prey) deafen() error {
 	pids := p.pids("n1")
 	if len(pids) == 0 {
 		return fmt.Errorf("n1 has no process")
 	}
-	sock := fmt.Sprintf("/proc/%d/root/run/admin.sock", pids[0])
+	sock := adminSocket(pids[0])
 	if err := os.Rename(sock, sock+".away"); err != nil {
 		return err
 	}
@@ -347,7 +352,7 @@ func (p prey) tell(path, body string) error {
 	}
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", fmt.Sprintf("/proc/%d/root/run/admin.sock", pids[0]))
+		return d.DialContext(ctx, "unix", adminSocket(pids[0]))
 	}}}
 	resp, err := c.Post("http://n1"+path, "application/json", strings.NewReader(body))
 	if err != nil {
