@@ -23,7 +23,7 @@ workload:
   keys: {count: 30}
   value: 64B
   mix: {get: 50%, put: 40%, cas: 5%, append: 5%}
-  load: {rate: 300/s, clients: 16}
+  load: {rate: 300/s, clients: 64}
   timeout: 1s
 timeline:
   warmup: 500ms
