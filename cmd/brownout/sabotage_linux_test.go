@@ -22,12 +22,12 @@ import (
 // inconclusive, however busy the host is.
 const sabotaged = `version: 1
 name: sabotaged
-target: {kind: kvserver, nodes: 3}
+target: {kind: kvserver, nodes: 3, config: {log_cache: 64}}
 workload:
   keys: {count: 20}
   value: %s
   mix: {get: 50%%, put: 50%%}
-  load: {rate: 60/s, clients: 6}
+  load: {rate: %d/s, clients: 6}
   timeout: 1s
 timeline:
   warmup: 200ms
@@ -103,11 +103,11 @@ func TestNoFaultThatIsUndonePasses(t *testing.T) {
 		{"server: lock let go", "lock.hold: {on: n1, add: 20ms}", "", mid, func(p prey) error { return p.tell("/fault/lock", "{}") }, "did not bite"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			value := "64B"
-			if strings.HasPrefix(tt.name, "memory") { // its log has to fill the node's page cache
-				value = "64KiB"
+			value, rate := "64B", 60
+			if strings.HasPrefix(tt.name, "memory") { // its log has to fill the node's page cache, and not its heap
+				value, rate = "64KiB", 200
 			}
-			res := sabotage(t, fmt.Sprintf(sabotaged, value, cmp.Or(tt.lasts, "2500ms"), tt.fault), tt.when, tt.do)
+			res := sabotage(t, fmt.Sprintf(sabotaged, value, rate, cmp.Or(tt.lasts, "2500ms"), tt.fault), tt.when, tt.do)
 			kind := regexp.MustCompile(`[a-z]+\.[a-z]+`).FindString(tt.fault)
 			if !strings.Contains(res.Why, "f1 "+kind) || !regexp.MustCompile(tt.why).MatchString(res.Why) {
 				t.Errorf("why = %q, want f1 %s and %q", res.Why, kind, tt.why)
@@ -143,7 +143,7 @@ func TestNoWireThatCannotKeepUpPasses(t *testing.T) {
 		}, 0, "the testbed failed: the wire ended"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			scenario := strings.Replace(fmt.Sprintf(sabotaged, "64B", "2500ms", tt.fault), "expect:\n", tt.expect, 1)
+			scenario := strings.Replace(fmt.Sprintf(sabotaged, "64B", 60, "2500ms", tt.fault), "expect:\n", tt.expect, 1)
 			res := sabotage(t, scenario, soon, tt.do)
 			if !regexp.MustCompile(tt.why).MatchString(res.Why) {
 				t.Errorf("why = %q, want %q", res.Why, tt.why)
