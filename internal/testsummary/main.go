@@ -6,9 +6,11 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -24,14 +26,28 @@ type event struct {
 type key struct{ pkg, test string }
 
 func main() {
-	if err := summarize(os.Stdin, os.Stdout); err != nil {
+	file := flag.String("failed", "", "write to this `file` what failed and may be tried again: a line each, package, tab, pattern for -run")
+	flag.Parse()
+	failed, err := summarize(os.Stdin, os.Stdout)
+	if err == nil && *file != "" {
+		err = os.WriteFile(*file, []byte(strings.Join(failed, "")), 0o644)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "testsummary:", err)
 		os.Exit(2)
 	}
 }
 
-func summarize(in io.Reader, out io.Writer) error {
+// crash is what a program prints that ends before all its tests have run: what
+// those would have said nobody knows, so nothing of it may be tried again.
+var crash = regexp.MustCompile(`^(panic: |fatal error: |SIG[A-Z]+: |WARNING: DATA RACE|\*\*\* Test killed)`)
+
+// summarize returns the failed tests that have no failed tests within, unless a
+// package failed in another way than by its tests.
+func summarize(in io.Reader, out io.Writer) (again []string, err error) {
 	output := map[key][]string{}
+	var failures []key
+	crashed := false
 	var skips []string
 	passed, failed, skipped := 0, 0, 0
 	sc := bufio.NewScanner(in)
@@ -40,12 +56,14 @@ func summarize(in io.Reader, out io.Writer) error {
 		var e event
 		if err := json.Unmarshal(sc.Bytes(), &e); err != nil {
 			fmt.Fprintln(out, sc.Text()) // a build error, or go itself
+			crashed = true
 			continue
 		}
 		k := key{e.Package, e.Test}
 		switch e.Action {
 		case "output", "build-output":
 			output[k] = append(output[k], e.Output)
+			crashed = crashed || crash.MatchString(e.Output) || e.Action == "build-output"
 		case "fail":
 			for _, line := range output[k] {
 				fmt.Fprint(out, line)
@@ -53,11 +71,15 @@ func summarize(in io.Reader, out io.Writer) error {
 			delete(output, k)
 			if e.Test != "" {
 				failed++
+				failures = append(failures, k)
 			} else {
+				byTests := slices.ContainsFunc(failures, func(f key) bool { return f.pkg == e.Package })
+				crashed = crashed || !byTests
 				for other, lines := range output { // tests that never ended
 					if other.pkg == e.Package {
 						fmt.Fprint(out, strings.Join(lines, ""))
 						delete(output, other)
+						crashed = crashed || other.test != ""
 					}
 				}
 				fmt.Fprintf(out, "FAIL\t%s\t%.1fs\n", e.Package, e.Elapsed)
@@ -78,14 +100,31 @@ func summarize(in io.Reader, out io.Writer) error {
 		}
 	}
 	if err := sc.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	if len(skips) > 0 {
 		slices.Sort(skips)
 		fmt.Fprintf(out, "\n=== SKIPPED %d tests on this host ===\n%s\n", skipped, strings.Join(skips, "\n"))
 	}
 	fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped\n", passed, failed, skipped)
-	return nil
+	if crashed {
+		return nil, nil
+	}
+	for _, f := range failures {
+		if !slices.ContainsFunc(failures, func(k key) bool { return k.pkg == f.pkg && strings.HasPrefix(k.test, f.test+"/") }) {
+			again = append(again, fmt.Sprintf("%s\t%s\n", f.pkg, pattern(f.test)))
+		}
+	}
+	return again, nil
+}
+
+// pattern is what -run needs for one test.
+func pattern(test string) string {
+	parts := strings.Split(test, "/")
+	for i, p := range parts {
+		parts[i] = "^" + regexp.QuoteMeta(p) + "$"
+	}
+	return strings.Join(parts, "/")
 }
 
 // reason picks the line that t.Skip wrote: "    file.go:12: needs root: ...".
