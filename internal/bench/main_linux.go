@@ -67,6 +67,7 @@ var points = []point{
 	{name: "put", clients: 100, atLeast: map[string]float64{"etcd": 3}, p99NoWorse: "etcd"},
 	{name: "put, own connections", clients: 100, own: true},
 	{name: "put", clients: 500, atLeast: map[string]float64{"etcd": 5, "redis": 0.6}},
+	{name: "put, own connections", clients: 500, own: true},
 	{name: "linearizable read", read: true, clients: 1},
 	{name: "linearizable read", read: true, clients: 100, atLeast: map[string]float64{"etcd": 5}},
 	{name: "linearizable read, own connections", read: true, clients: 100, own: true},
