@@ -44,6 +44,8 @@ type Config struct {
 	MutexProfile int      `json:"mutex_profile,omitempty"` // one in so many waits for a lock is in /debug/pprof/mutex; default none
 	BlockProfile Duration `json:"block_profile,omitempty"` // one event for so much time blocked is in /debug/pprof/block; default none
 
+	Procs int `json:"procs,omitempty"` // threads that run Go code at once (GOMAXPROCS); default: the CPUs, shared among the peers
+
 	LeaderWrite string `json:"leader_write,omitempty"` // a leader's own log is written in "parallel" (default) with its followers', or "first"
 
 	Heartbeat     Duration `json:"heartbeat,omitempty"`      // follower's patience without a leader; default 1s
@@ -283,6 +285,7 @@ func (c Config) checkNumbers() (errs []error) {
 		{"shards", c.Shards, 1, slots.MaxShards},
 		{"codec_bloat", c.CodecBloat, 0, maxBloat},
 		{"codec_fields", c.CodecFields, 0, maxFields},
+		{"procs", c.Procs, 0, 1 << 10},
 		{"max_batch", c.MaxBatch, 1, 1 << 16},
 		{"max_batch_bytes", c.MaxBatchBytes, 1 << 10, 8 << 20},
 		{"max_queue", c.MaxQueue, 1, 1 << 24},

@@ -161,3 +161,11 @@ func TestCodecsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+func TestNodesShareCPUs(t *testing.T) {
+	for _, tt := range []struct{ cpus, peers, want int }{{2, 3, 1}, {2, 1, 2}, {4, 3, 2}, {8, 3, 3}, {16, 5, 4}, {1, 9, 1}} {
+		if got := share(tt.cpus, tt.peers); got != tt.want {
+			t.Errorf("%d of %d CPUs for each of %d, want %d", got, tt.cpus, tt.peers, tt.want)
+		}
+	}
+}

@@ -51,6 +51,7 @@ var kvserverConfig = []setting{
 	}, defaultValue: "none", doc: "a planted bug, to see it found; needs allow_bugs"},
 	{name: "allow_bugs", words: []string{"true", "false"}, defaultValue: "false", doc: "this is an experiment about planted bugs"},
 	{name: "max_batch", least: 1, most: 1 << 16, defaultValue: "4096", doc: "writes in one log entry"},
+	{name: "procs", least: 0, most: 1 << 10, defaultValue: "0", doc: "threads of a node that run Go code at once; 0: the host's CPUs, shared among the nodes"},
 	{name: "log_cache", least: 1, most: 1 << 16, defaultValue: "1024", doc: "newest log entries that are kept in memory for followers"},
 }
 
