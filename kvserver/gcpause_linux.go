@@ -24,6 +24,10 @@ var oneStop sync.Mutex
 func stopTheWorld(d time.Duration) (time.Duration, error) {
 	oneStop.Lock()
 	defer oneStop.Unlock()
+	if one := runtime.GOMAXPROCS(0); one == 1 { // one to be held, another to demand the collection
+		runtime.GOMAXPROCS(2)
+		defer runtime.GOMAXPROCS(one)
+	}
 	// A collection that is under way would wait for the held P too, but in its
 	// concurrent phases, without stopping the world. So there is none, and so
 	// little garbage that none begins by itself.
