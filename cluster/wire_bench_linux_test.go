@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/binary"
+	"errors"
 	"math"
 	"os"
 	"runtime"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"brownout/internal/sys/bpf"
@@ -99,22 +102,28 @@ func (e *bareEcho) account() {
 // BenchmarkWireFrames floods small datagrams through a delay. They are sent as
 // super-packets of 60, or the sender would be the bottleneck: single ones are
 // taken apart by the kernel in front of the wire, which reads and writes each,
-// the others by the wire. A bare echo takes turns with it and says what this
+// the others by the wire. The receiver's IP stack runs inside the wire's write;
+// "sunk" frames end at the receiver's device instead. A bare echo takes turns with it and says what this
 // host's TAP and receive path carry at most.
 func BenchmarkWireFrames(b *testing.B) {
 	for _, bb := range []struct {
-		name   string
-		single bool
-		imp    wire.Impairment
+		name         string
+		single, sunk bool
+		imp          wire.Impairment
 	}{
-		{"single", true, wire.Impairment{Delay: time.Millisecond}},
-		{"split", false, wire.Impairment{Delay: time.Millisecond, Duplicate: 1e-12}},
+		{"single", true, false, wire.Impairment{Delay: time.Millisecond}},
+		{"sunk", true, true, wire.Impairment{Delay: time.Millisecond}},
+		{"split", false, false, wire.Impairment{Delay: time.Millisecond, Duplicate: 1e-12}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			const segment, sends = 64, 150 // 9000 frames: the TAP has room for all
 			r := newRig(b, 2)
 			r.impair(b, 0, 1, bb.imp)
 			bare := newRig(b, 2)
+			if bb.sunk {
+				r.sink(b, 1)
+				bare.sink(b, 1)
+			}
 			echo := bare.bareEcho(b)
 			if err := bare.steer.Set(0, 1, bpf.Wire); err != nil {
 				b.Fatal(err)
@@ -160,6 +169,28 @@ func BenchmarkWireFrames(b *testing.B) {
 			b.ReportMetric(100*(cpu[1].Seconds()/float64(n[1]))/(cpu[0].Seconds()/float64(n[0])), "of-echo-%")
 			b.ReportMetric(float64(st.Overruns), "overruns")
 		})
+	}
+}
+
+// sink drops all that comes in at a port's device.
+func (r *rig) sink(tb testing.TB, i int) {
+	tb.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "bo_sink", Type: ebpf.SchedCLS, Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2 /* TC_ACT_SHOT */), asm.Return()}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer p.Close() // the device holds it
+	c, err := link.At(r.ns[i])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer c.Close()
+	index, err := c.Index("eth0")
+	if err == nil {
+		err = errors.Join(c.Ingress(index), c.Program(index, p.FD(), "bo_sink"))
+	}
+	if err != nil {
+		tb.Fatal(err)
 	}
 }
 

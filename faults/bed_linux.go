@@ -73,6 +73,7 @@ type bench struct {
 	started atomic.Pointer[clock.Clock] // the run's time line
 
 	noisy   neighbours
+	besides bystanders
 	weights ledger[string, bool] // of the whole run, under no name
 	weight  int                  // the run's own, while it has another
 	flows   ledger[portFlow, bool]

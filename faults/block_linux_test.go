@@ -28,7 +28,7 @@ func TestBlockProvidersConform(t *testing.T) {
 		kind, provider, block string
 		dose, changed         faults.Dose
 	}{
-		{"disk.delay", "dm-delay", cluster.BlockExt4, faults.Dose{"op": "fsync", "add_ns": 200 * ms}, faults.Dose{"op": "fsync", "add_ns": 400 * ms}},
+		{"disk.delay", "dm-delay", cluster.BlockExt4, faults.Dose{"op": "fsync", "add_ns": 120 * ms}, faults.Dose{"op": "fsync", "add_ns": 240 * ms}},
 		{"disk.error", "dm-flakey", cluster.BlockBare, faults.Dose{"op": "fsync", "errno": "EIO", "percent": 100.0}, nil},
 	} {
 		t.Run(s.provider, func(t *testing.T) {

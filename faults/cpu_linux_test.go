@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -154,4 +155,43 @@ func cpuVersion(t *testing.T) string {
 		t.Skip(err)
 	}
 	return fmt.Sprintf("cgroup%d", c.Version)
+}
+
+// TestAStealBesideANeighbourThatLeaves: what a tenant of another fault used
+// before is no part of what is taken, nor missing from it once that is gone.
+func TestAStealBesideANeighbourThatLeaves(t *testing.T) {
+	c := up(t, 1)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	site, how := faults.Site{Nodes: []string{"n1"}}, cpuVersion(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	neighbour, err := bench.Source("neighbour.noisy", how).Inject(ctx, site, faults.Dose{"cpu": 60.0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dose := faults.Dose{"percent": 40.0, "burst_ns": 20 * ms}
+	m, err := bench.Meter("cpu.steal", site, dose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.Baseline(ctx); err != nil {
+		t.Fatal(err)
+	}
+	steal, err := bench.Source("cpu.steal", how).Inject(ctx, site, dose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := neighbour.Heal(ctx); err != nil {
+		t.Error(err)
+	}
+	look, over := context.WithTimeout(ctx, 2*time.Second)
+	defer over()
+	r, answer, err := m.Measure(look, dose)
+	if got, _ := r.Values["percent"].(float64); err != nil || got < 30 || got > 50 {
+		t.Errorf("Measure = %v, %q, %v; want about 40 %%", got, answer.Why, err)
+	}
+	if err := steal.Heal(ctx); err != nil {
+		t.Error(err)
+	}
 }

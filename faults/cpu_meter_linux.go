@@ -421,9 +421,10 @@ func (m *takeMeter) shares(n *cluster.Node) (s sharesOf, err error) {
 	return s, err
 }
 
-// others are what the run used beside its nodes.
+// others are what the run used beside its nodes, but for tenants of other faults.
 func (m *takeMeter) others() (time.Duration, error) {
 	sum, err := m.b.Cluster.Group().CPUUsage()
+	sum -= m.b.besides.used()
 	for _, o := range m.b.Cluster.Boxes() {
 		used, e := o.Group().CPUUsage()
 		sum, err = sum-used, cmp.Or(err, e)

@@ -68,7 +68,7 @@ func (c *hammering) Set(ctx context.Context, d Dose) (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.group == nil {
-		if c.group, err = c.b.newGroup(); err != nil {
+		if c.group, err = c.b.besides.newGroup(c.b); err != nil {
 			return err
 		}
 	}
@@ -119,7 +119,7 @@ func (c *hammering) drop(ctx context.Context) error {
 	if c.group == nil {
 		return nil
 	}
-	err := deleteGroup(ctx, c.group)
+	err := c.b.besides.delete(ctx, c.group)
 	if err == nil {
 		c.group = nil
 	}

@@ -124,7 +124,7 @@ func (n *neighbour) move(ctx context.Context, w wish) (err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if w.cpu > 0 {
-		if n.burner, err = n.b.newGroup(); err != nil {
+		if n.burner, err = n.b.besides.newGroup(n.b); err != nil {
 			return err
 		}
 		if err := n.burner.SetCPUQuota(w.cpu, neighbourPeriod); err != nil {
@@ -182,7 +182,7 @@ func (n *neighbour) move(ctx context.Context, w wish) (err error) {
 
 // bounded makes a group that can take nobody's memory beyond what it may hold.
 func (n *neighbour) bounded(bytes int64) (*cgroup.Group, error) {
-	g, err := n.b.newGroup()
+	g, err := n.b.besides.newGroup(n.b)
 	if err != nil {
 		return nil, err
 	}
@@ -244,7 +244,7 @@ func (n *neighbour) Heal(ctx context.Context) error {
 			continue
 		}
 		wg.Go(func() {
-			if failed[i] = deleteGroup(ctx, *g); failed[i] == nil {
+			if failed[i] = n.b.besides.delete(ctx, *g); failed[i] == nil {
 				*g = nil
 			}
 		})
@@ -423,8 +423,11 @@ func (m *neighbourMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, 
 	if err != nil {
 		return Reading{}, Answer{}, err
 	}
-	if m.first == nil || last == nil {
+	switch {
+	case m.first == nil:
 		return Reading{map[string]any{}}, Answer{false, "there is no tenant"}, nil
+	case last == nil: // this host was so busy that the fault was healed before we looked
+		return Reading{}, Answer{}, errors.New("too late to measure: the tenant has moved out")
 	}
 	var now []schedWait
 	for _, n := range m.nodes {

@@ -390,6 +390,58 @@ func deleteGroup(ctx context.Context, g *cgroup.Group) error {
 	return g.Delete(ctx)
 }
 
+// bystanders are the groups of tenants that are not there to take CPU time from
+// nodes, though they use some. A meter of who does leaves them out.
+type bystanders struct {
+	mu     sync.Mutex
+	groups map[*cgroup.Group]bool
+	gone   time.Duration // what those used that are gone
+}
+
+// newGroup makes the group of a bystander.
+func (s *bystanders) newGroup(b *bench) (*cgroup.Group, error) {
+	g, err := b.newGroup()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.groups == nil {
+		s.groups = map[*cgroup.Group]bool{}
+	}
+	s.groups[g] = true
+	return g, nil
+}
+
+// delete ends it, and everybody in it.
+func (s *bystanders) delete(ctx context.Context, g *cgroup.Group) error {
+	s.mu.Lock()
+	used, _ := g.CPUUsage() // its tenants have ended: this is all
+	delete(s.groups, g)
+	s.gone += used
+	s.mu.Unlock()
+	err := deleteGroup(ctx, g)
+	if err != nil { // it is there still
+		s.mu.Lock()
+		s.groups[g] = true
+		s.gone -= used
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// used is the CPU time of all of them, ever.
+func (s *bystanders) used() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := s.gone
+	for g := range s.groups {
+		used, _ := g.CPUUsage()
+		sum += used
+	}
+	return sum
+}
+
 // scratchFile makes a file without a name on the disk that the nodes are on. It
 // holds nothing, and reads as zeroes up to size.
 func (b *bench) scratchFile(n *cluster.Node, size int64) (*os.File, error) {

@@ -3,7 +3,7 @@ package plan
 const (
 	slowfs    = "slowfs, a FUSE file system over the node's data, served inside the node's mount namespace"
 	orTrap    = "; or `provider: seccomp`, a trap at the target's own system calls, for targets on their plain disk"
-	orDelay   = "; or `provider: dm-delay`, the device mapper below a file system of the node's own: fsync or read, whole milliseconds, late by up to a tick of the kernel"
+	orDelay   = "; or `provider: dm-delay`, the device mapper below a file system of the node's own: fsync or read, whole milliseconds, late by up to a tick of the kernel, or an eighth beyond 63 ticks"
 	orFlakey  = "; or `provider: dm-flakey`, the device mapper: all writes of the node's device fail with EIO, which fsync tells"
 	orBlock   = "; or `provider: io.max` (cgroup v2) or `blkio.throttle` (v1) on an ext4 of the node's own on a loop device, op: read or write: what its processes ask of the device themselves, in lumps of a tenth of a second. On v1 that is direct I/O and what their own fsync writes back, not what the kernel writes back later"
 	diskProbe = "on a small file beside the node's data, from outside the node's program"
