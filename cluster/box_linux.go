@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,6 +36,8 @@ type box struct {
 	gone  chan struct{} // closed when init has ended
 	ended error         // how; valid then
 	conn  *os.File
+
+	remounts atomic.Int64 // see [Node.Remounts]
 
 	mu      sync.Mutex
 	seq     int

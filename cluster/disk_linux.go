@@ -138,11 +138,17 @@ func (n *Node) ArmDisk(ctx context.Context, torn bool) error {
 	return nil
 }
 
+// Remounts changes whenever the node's disk is mounted again by [Node.LoseDisk]
+// or [Node.ShutdownDisk]; it is odd while that is under way.
+func (n *Node) Remounts() int64 { return n.box.remounts.Load() }
+
 // LoseDisk takes everything from the node's disk that is not durable, as a
 // power loss does, and mounts it again; a share torn that is not negative
 // leaves all but the end of each file's last write. The disk is armed, and the
 // target does not run. Files on it that others have open are lost to them.
 func (n *Node) LoseDisk(ctx context.Context, torn float64) (faultfs.Loss, error) {
+	n.box.remounts.Add(1)
+	defer n.box.remounts.Add(1)
 	o := order{Verb: verbLose}
 	if torn >= 0 {
 		o.Torn = &torn

@@ -111,6 +111,8 @@ func (n *Node) ShutdownDisk(ctx context.Context) error {
 	if !n.box.c.cfg.Loop {
 		return fmt.Errorf("shut down the disk of %s: it is not its own: %w", n.name, errors.ErrUnsupported)
 	}
+	n.box.remounts.Add(1)
+	defer n.box.remounts.Add(1)
 	if _, err := n.box.call(ctx, order{Verb: verbShut}); err != nil {
 		return fmt.Errorf("shut down the disk of %s: %w", n.name, err)
 	}

@@ -14,25 +14,32 @@ import (
 type mountMeter struct {
 	Meter
 	nodes []*cluster.Node
-	was   map[string]string // of Undone, by node: what was mounted when it was called first
+	was   map[string]mounted // of Undone, by node: what was there when it was called first
+}
+
+// A mounted is what is on top at a node's data, and by which of its own mounts.
+type mounted struct {
+	what string
+	own  int64 // [cluster.Node.Remounts]
 }
 
 // Undone asks the kernel what is mounted where the nodes have their data. It
 // must not ask the file system itself, which may hang.
 func (m *mountMeter) Undone(ctx context.Context, d Dose) string {
 	if m.was == nil {
-		m.was = map[string]string{}
+		m.was = map[string]mounted{}
 	}
 	for _, n := range m.nodes {
+		own := n.Remounts()
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", n.InitPid()))
-		if err != nil {
+		if err != nil || own%2 == 1 || own != n.Remounts() { // a power loss is under way
 			continue
 		}
-		now := mountedAt("/data", string(b))
-		if was, ok := m.was[n.Name()]; !ok {
+		now := mounted{mountedAt("/data", string(b)), own}
+		if was, ok := m.was[n.Name()]; !ok || own != was.own {
 			m.was[n.Name()] = now
 		} else if now != was {
-			return fmt.Sprintf("%s's disk is %s now, not %s", n.Name(), now, was)
+			return fmt.Sprintf("%s's disk is %s now, not %s", n.Name(), now.what, was.what)
 		}
 	}
 	if m, ok := m.Meter.(stander); ok {

@@ -356,3 +356,63 @@ func TestDosesOutOfRangeAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestAFaultOfADiskOutlivesAPowerLoss: the disk is mounted again by us, with the
+// fault in force, which is not somebody else who undid it.
+func TestAFaultOfADiskOutlivesAPowerLoss(t *testing.T) {
+	c := up(t, 1)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	site := faults.Site{Nodes: []string{"n1"}}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	power := bench.Source("power.loss", "fuse")
+	if err := power.Probe(ctx); err != nil {
+		t.Fatal(err)
+	}
+	dose := faults.Dose{"op": "fsync", "add_ns": 20 * ms}
+	m, err := bench.Meter("disk.delay", site, dose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if _, err := m.Baseline(ctx); err != nil {
+		t.Fatal(err)
+	}
+	slow, err := bench.Source("disk.delay", "fuse").Inject(ctx, site, dose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch, ok := m.(interface {
+		Undone(context.Context, faults.Dose) string
+	})
+	if !ok {
+		t.Fatal("nobody watches the disk")
+	}
+	for range 2 {
+		if why := watch.Undone(ctx, dose); why != "" {
+			t.Errorf("undone: %s", why)
+		}
+		lost, err := power.Inject(ctx, site, faults.Dose{"restart_ns": 50 * ms})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if why := watch.Undone(ctx, dose); why != "" {
+			t.Errorf("after a power loss: undone: %s", why)
+		}
+		if err := lost.Heal(ctx); err != nil {
+			t.Fatal(err)
+		}
+		look, over := context.WithTimeout(ctx, time.Second)
+		_, answer, err := m.Measure(look, dose)
+		over()
+		if err != nil || !answer.Yes {
+			t.Errorf("Measure = %v, %q, %v", answer.Yes, answer.Why, err)
+		}
+	}
+	if err := slow.Heal(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, answer, err := m.Healed(ctx); err != nil || !answer.Yes {
+		t.Errorf("Healed = %v, %q, %v", answer.Yes, answer.Why, err)
+	}
+}

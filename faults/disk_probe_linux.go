@@ -36,8 +36,9 @@ type diskProber struct {
 	// difference is noted.
 	count func() float64
 
-	begin  func()  // told before each operation, if there is one
-	remote *remote // who does the work, if that is another process
+	begin  func()       // told before each operation, if there is one
+	mounts func() int64 // [cluster.Node.Remounts], if it probes the node's disk
+	remote *remote      // who does the work, if that is another process
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -61,6 +62,7 @@ type diskProbe struct {
 // helper does, whose calls are trapped as well.
 func newDiskProber(n *cluster.Node, op faultfs.Op) *diskProber {
 	p := newProberAt(n, n.Data(), op)
+	p.mounts = n.Remounts
 	if len(n.Trapped()) > 0 {
 		p.remote = &remote{n: n, name: filepath.Base(p.path)}
 	}
@@ -85,12 +87,41 @@ func (p *diskProber) start() {
 		defer close(p.done)
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		if err := p.run(ctx); err != nil {
-			p.mu.Lock()
-			p.err = &overError{err}
-			p.mu.Unlock()
+		for {
+			before := p.settled(ctx)
+			err := p.run(ctx)
+			if err != nil && ctx.Err() == nil && p.mounts != nil && p.mounts() != before {
+				// Its open file went with a power loss, whatever is left of it has to.
+				p.settled(ctx)
+				p.remove()
+				continue
+			}
+			if err != nil {
+				p.mu.Lock()
+				p.err = &overError{err}
+				p.mu.Unlock()
+			}
+			return
 		}
 	}()
+}
+
+// renamed is added to the name of a probe's file, and taken away again.
+const renamed = "-renamed"
+
+func (p *diskProber) remove() {
+	_ = os.Remove(p.path + renamed)
+	_ = os.Remove(p.path)
+}
+
+// settled waits until the disk is not being mounted again, and says which mount it is.
+func (p *diskProber) settled(ctx context.Context) (mount int64) {
+	if p.mounts == nil {
+		return 0
+	}
+	for mount = p.mounts(); mount%2 == 1 && sleep(ctx, time.Millisecond); mount = p.mounts() {
+	}
+	return mount
 }
 
 // closeWithin bounds the wait for an operation that is on.
@@ -118,8 +149,7 @@ func (p *diskProber) run(ctx context.Context) error {
 		return fmt.Errorf("open probe on %s's disk: %w", p.node, err)
 	}
 	defer func() { unix.Close(fd) }()
-	other := p.path + "-renamed"
-	defer func() { _ = os.Remove(other); _ = os.Remove(p.path) }()
+	defer p.remove()
 	p.block = filling(p.size)
 	if p.direct {
 		if fd, err = p.reopen(fd); err != nil {
@@ -166,7 +196,7 @@ func (p *diskProber) run(ctx context.Context) error {
 			return err
 		}
 	case faultfs.Rename:
-		from, to := p.path, other
+		from, to := p.path, p.path+renamed
 		op = func() error {
 			err := unix.Rename(from, to)
 			if err == nil {
