@@ -24,9 +24,9 @@ var oneStop sync.Mutex
 func stopTheWorld(d time.Duration) (time.Duration, error) {
 	oneStop.Lock()
 	defer oneStop.Unlock()
-	if one := runtime.GOMAXPROCS(0); one == 1 { // one to be held, another to demand the collection
-		runtime.GOMAXPROCS(2)
-		defer runtime.GOMAXPROCS(one)
+	if runtime.GOMAXPROCS(0) == 1 { // one to be held, another to demand the collection
+		lendProcs(1)
+		defer lendProcs(-1)
 	}
 	// A collection that is under way would wait for the held P too, but in its
 	// concurrent phases, without stopping the world. So there is none, and so

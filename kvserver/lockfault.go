@@ -71,12 +71,33 @@ func (r LockRequest) check(mode string) error {
 	return nil
 }
 
+// sleepers are how many may sleep with a lock at once: one, and in mode sharded
+// all tasks of a convoy, each with another lock.
+func (r LockRequest) sleepers(groups []*group) int {
+	n := 0
+	if len(r.Holds) > 0 {
+		n = 1
+	}
+	for _, c := range r.Convoys {
+		for _, g := range groups {
+			n++
+			if g.fsm.locks.mode == lockSharded {
+				n += int(c.Contenders)
+			}
+		}
+	}
+	return min(n, mostSleepers)
+}
+
+const mostSleepers = 16
+
 // lockFaults are what a node's locks suffer.
 type lockFaults struct {
 	holds atomic.Pointer[[]*holding] // nil: none
 
 	mu      sync.Mutex
 	end     context.CancelFunc // of what is in force; nil if nothing is
+	lent    int                // Ps, to those who sleep with a lock
 	convoys sync.WaitGroup
 }
 
@@ -133,6 +154,8 @@ func (f *lockFaults) set(r LockRequest, groups []*group) {
 	f.stop()
 	ctx, cancel := context.WithCancel(context.Background())
 	f.end = cancel
+	f.lent = r.sleepers(groups)
+	lendProcs(f.lent)
 	if len(r.Holds) > 0 {
 		var all []*holding
 		for _, h := range r.Holds {
@@ -154,6 +177,7 @@ func (f *lockFaults) stop() {
 		f.end()
 		f.convoys.Wait()
 		f.end = nil
+		lendProcs(-f.lent)
 	}
 }
 

@@ -55,11 +55,6 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return Run(ctx, c, stderr)
 }
 
-// share is how many of a host's CPUs a node takes for its own if it has the host
-// together with its peers: a Go program looks for work on every CPU that it thinks
-// it has, which costs the others more than it gains.
-func share(cpus, peers int) int { return max(1, (cpus+peers-1)/max(1, peers)) }
-
 // Run serves as one node until ctx ends or something it cannot do without
 // fails, and logs to logTo. When it returns, everything is closed.
 func Run(ctx context.Context, c Config, logTo io.Writer) error {
