@@ -27,6 +27,7 @@ func network() (all []goal) {
 	}
 	all = append(all,
 		goal{"wire, small frames read and written singly", "WireFrames/single", "frames/s", atLeast, 300_000, "echo-frames/s"},
+		goal{"wire, the same, ended at the receiver's device", "WireFrames/sunk", "frames/s", atLeast, 300_000, "echo-frames/s"},
 		goal{"wire, the same, of a bare echo's for as much CPU time", "WireFrames/single", "of-echo-%", atLeast, 75, ""},
 		goal{"wire, small frames of super-packets it splits", "WireFrames/split", "frames/s", atLeast, 300_000, "echo-frames/s"},
 		goal{"wire, pure delay, one TCP flow", "TCP/delay-100µs", "Mbit/s", atLeast, 5000, ""},

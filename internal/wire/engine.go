@@ -360,17 +360,23 @@ func (e *Engine) Alloc(n int) []byte { return e.pool.get(n) }
 // Free takes a buffer back.
 func (e *Engine) Free(b []byte) { e.pool.put(b) }
 
-// smallFrame is room for a frame of an MTU of up to 1978 bytes.
-const smallFrame = 2048
+const (
+	tinyFrame  = 256  // room for what has no data, or little
+	smallFrame = 2048 // and for a frame of an MTU of up to 1978 bytes
+)
 
-// A pool keeps buffers of two sizes for ever: the process that uses it runs
-// without garbage collection.
-type pool struct{ small, large [][]byte }
+// A pool keeps buffers of three sizes for ever: the process that uses it runs
+// without garbage collection. Frames that are tiny lie close together, since
+// thousands of them in room for 2 KiB each would share a few lines of a cache.
+type pool struct{ tiny, small, large [][]byte }
 
 func (p *pool) get(n int) []byte {
-	free, size := &p.small, smallFrame
-	if n > smallFrame {
+	free, size := &p.tiny, tinyFrame
+	switch {
+	case n > smallFrame:
 		free, size = &p.large, maxFrame
+	case n > tinyFrame:
+		free, size = &p.small, smallFrame
 	}
 	if k := len(*free); k > 0 {
 		b := (*free)[k-1]
@@ -382,6 +388,8 @@ func (p *pool) get(n int) []byte {
 
 func (p *pool) put(b []byte) {
 	switch cap(b) {
+	case tinyFrame:
+		p.tiny = append(p.tiny, b)
 	case smallFrame:
 		p.small = append(p.small, b)
 	case maxFrame:

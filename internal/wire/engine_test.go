@@ -425,21 +425,23 @@ func TestSeedDecidesEverything(t *testing.T) {
 }
 
 func TestHeldBytesAreBounded(t *testing.T) {
-	e := New(1, 10*smallFrame)
-	e.Set(0, 1, Impairment{Delay: time.Hour}, 0)
-	for i := range 25 {
-		e.Push(0, 1, ipv4(e, 60, i), 0)
-	}
-	if c := e.Counters(0, 1); e.Held() != 10 || c.Overflowed != 15 {
-		t.Errorf("%d held, counters %+v; want 10 held and 15 overflowed", e.Held(), c)
-	}
-	e.Set(0, 1, Impairment{}, 0)
-	if f, ok := e.Pop(0); !ok || number(f) != 0 {
-		t.Error("the first frame does not come out")
-	}
-	e.Push(0, 1, ipv4(e, 60, 99), 0)
-	if e.Held() != 10 {
-		t.Errorf("%d held; want room for one again", e.Held())
+	for _, tt := range []struct{ room, packet int }{{tinyFrame, 60}, {smallFrame, 1000}} {
+		e := New(1, int64(10*tt.room))
+		e.Set(0, 1, Impairment{Delay: time.Hour}, 0)
+		for i := range 25 {
+			e.Push(0, 1, ipv4(e, tt.packet, i), 0)
+		}
+		if c := e.Counters(0, 1); e.Held() != 10 || c.Overflowed != 15 {
+			t.Errorf("%d held, counters %+v; want 10 held and 15 overflowed", e.Held(), c)
+		}
+		e.Set(0, 1, Impairment{}, 0)
+		if f, ok := e.Pop(0); !ok || number(f) != 0 {
+			t.Error("the first frame does not come out")
+		}
+		e.Push(0, 1, ipv4(e, tt.packet, 99), 0)
+		if e.Held() != 10 {
+			t.Errorf("%d held; want room for one again", e.Held())
+		}
 	}
 }
 
