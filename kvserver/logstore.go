@@ -12,10 +12,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/fs"
-	"github.com/hashicorp/raft-wal/metadb"
-	segmentfile "github.com/hashicorp/raft-wal/segment"
 
 	"brownout/kvserver/stages"
 )
@@ -51,7 +47,7 @@ func openStorage(c Config, log hclog.Logger, notes *stages.Recorder, between fun
 	m := &meteredLog{notes: notes}
 	switch c.Log {
 	case "wal":
-		store, err = openWAL(dir, c, log, &m.disk)
+		store, err = openWAL(dir, c, log, walFS{times: &m.disk, bug: c.Bug})
 	case "bolt":
 		store, err = openBolt(filepath.Join(dir, "log.db"))
 	}
@@ -72,25 +68,6 @@ type durable interface {
 	raft.StableStore
 	io.Closer
 }
-
-// A walLog is a WAL together with its meta store, which [wal.WAL.Close] leaves open.
-type walLog struct {
-	*wal.WAL
-	meta *metadb.BoltMetaDB
-}
-
-func openWAL(dir string, c Config, log hclog.Logger, times *diskTimes) (durable, error) {
-	meta := &metadb.BoltMetaDB{}
-	w, err := wal.Open(dir, wal.WithLogger(log), wal.WithSegmentSize(c.SegmentBytes), wal.WithMetaStore(meta),
-		wal.WithSegmentFiler(segmentfile.NewFiler(dir, walFS{fs.New(), times, c.Bug})))
-	if err != nil {
-		return nil, errors.Join(err, meta.Close())
-	}
-	return &walLog{w, meta}, nil
-}
-
-// Close implements [io.Closer].
-func (w *walLog) Close() error { return errors.Join(w.WAL.Close(), w.meta.Close()) }
 
 // A meteredLog measures what storing entries costs: encoding, writing and,
 // where the store is durable, waiting for the disk.

@@ -20,8 +20,16 @@ import (
 // zeros. And it uses fdatasync, since neither size nor any time of the file matters.
 type walFS struct {
 	*fs.FS
-	times *diskTimes
-	bug   string // planted
+	times   *diskTimes
+	bug     string       // planted
+	trouble func() error // if not nil, what a write or a sync says before it is done
+}
+
+func (w walFS) troubled() error {
+	if w.trouble == nil {
+		return nil
+	}
+	return w.trouble()
 }
 
 // Zeros reach so far ahead: for several large writes further, for their journal is
@@ -43,7 +51,7 @@ func (w walFS) Create(dir, name string, size uint64) (types.WritableFile, error)
 	if !ok {
 		return f, nil
 	}
-	return &walFile{times: w.times, bug: w.bug, File: &file.File, first: file.Sync, size: int64(size)}, nil
+	return &walFile{walFS: w, File: &file.File, first: file.Sync, size: int64(size)}, nil
 }
 
 // OpenWriter implements [types.VFS].
@@ -61,14 +69,13 @@ func (w walFS) OpenWriter(dir, name string) (types.WritableFile, error) {
 		file.Close()
 		return nil, fmt.Errorf("stat segment: %w", err)
 	}
-	return &walFile{times: w.times, bug: w.bug, File: file, first: file.Sync, size: info.Size()}, nil
+	return &walFile{walFS: w, File: file, first: file.Sync, size: info.Size()}, nil
 }
 
 // A walFile is one segment. The wal writes it from front to back.
 type walFile struct {
 	*os.File
-	times  *diskTimes
-	bug    string
+	walFS  walFS
 	mu     sync.Mutex
 	first  func() error // the first sync, which makes the directory entry durable too; nil afterwards
 	size   int64
@@ -78,9 +85,12 @@ type walFile struct {
 
 // WriteAt implements [io.WriterAt].
 func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
-	f.times.write(time.Now())
+	f.walFS.times.write(time.Now())
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.walFS.troubled(); err != nil {
+		return 0, err
+	}
 	n, err := f.File.WriteAt(p, off)
 	end := off + int64(len(p))
 	if err != nil || end <= f.zeroed {
@@ -101,11 +111,14 @@ func (f *walFile) WriteAt(p []byte, off int64) (int, error) {
 // Sync implements [types.WritableFile].
 func (f *walFile) Sync() error {
 	asked := time.Now()
-	defer func() { f.times.sync(asked, time.Now()) }()
+	defer func() { f.walFS.times.sync(asked, time.Now()) }()
+	if err := f.walFS.troubled(); err != nil {
+		return err
+	}
 	f.mu.Lock()
 	first := f.first
 	f.first = nil
-	if first == nil && lazily(f.bug, f.synced, asked) {
+	if first == nil && lazily(f.walFS.bug, f.synced, asked) {
 		f.mu.Unlock()
 		return nil
 	}

@@ -54,14 +54,18 @@ func (s *session) quiesce(ctx context.Context) error {
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	var last []cluster.Status // before ctx ended, which ends requests that are on
 	for {
 		st := s.cluster.Statuses(ctx)
 		if agreed(st) {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = st
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("applied indexes still differ after %v: %s", quiesceWithin, applied(st))
+			return fmt.Errorf("applied indexes still differ after %v: %s", quiesceWithin, applied(last))
 		case <-tick.C:
 		}
 	}
@@ -85,6 +89,9 @@ func applied(st []cluster.Status) string {
 	for shard := range shards {
 		for _, s := range cluster.Shard(st, shard) {
 			word := fmt.Sprintf("%s %d", s.Node, s.Applied)
+			if s.Err != nil {
+				word = s.Node + " does not answer"
+			}
 			if shards > 1 {
 				word += fmt.Sprintf(" of shard %d", shard)
 			}
