@@ -46,7 +46,7 @@ func (f *front) serve(ctx context.Context, ln net.Listener) error {
 	var wg sync.WaitGroup // readers and writers
 	defer wg.Wait()
 	for {
-		conn, err := ln.Accept()
+		conn, err := accept(ctx, ln)
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {

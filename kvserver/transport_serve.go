@@ -16,7 +16,7 @@ import (
 // serve accepts connections from peers until the link is closed.
 func (l *tcpLink) serve() {
 	for {
-		conn, err := l.ln.Accept()
+		conn, err := accept(l.ctx, l.ln)
 		if err != nil {
 			if l.ctx.Err() == nil {
 				l.log.Error("accept peer", "error", err)
