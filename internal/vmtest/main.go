@@ -61,6 +61,9 @@ func timed(name string) bool { return name == "brownout/faults" || name == "brow
 // errBusy says that suites failed of which a busy host says nothing.
 var errBusy = errors.New("suites that measure times failed on a busy host")
 
+// errMachine says that the machine hung or died: as a whole, it is tried once more.
+var errMachine = errors.New("the machine")
+
 // errFailed are suites that did not pass in a machine that ran to its end.
 type errFailed struct {
 	suites  []string
@@ -154,14 +157,19 @@ func host(kernel, dir string, within time.Duration, chosen []suite) error {
 		return boot(ctx, images[0], image, filepath.Join(dir, "console"), os.Stdout)
 	}
 	err = once()
+	// As .ci/test does with tests that need this host's kernel.
 	var first, second *errFailed
-	if !errors.As(err, &first) || len(first.suites) > fewFailures {
+	all := "everything"
+	switch {
+	case errors.Is(err, errMachine):
+		fmt.Fprintf(os.Stderr, "=== %v\n=== tried again, whole ===\n", err)
+	case errors.As(err, &first) && len(first.suites) <= fewFailures:
+		all = strings.Join(first.suites, ", ")
+		fmt.Fprintf(os.Stderr, "=== tried again, in a machine of their own: %s ===\n", all)
+		chosen = slices.DeleteFunc(slices.Clone(chosen), func(s suite) bool { return !slices.Contains(first.suites, s.Name) })
+	default:
 		return err
 	}
-	// As .ci/test does with tests that need this host's kernel.
-	all := strings.Join(first.suites, ", ")
-	fmt.Fprintf(os.Stderr, "=== tried again, in a machine of their own: %s ===\n", all)
-	chosen = slices.DeleteFunc(slices.Clone(chosen), func(s suite) bool { return !slices.Contains(first.suites, s.Name) })
 	switch err = once(); {
 	case err == nil:
 		fmt.Fprintf(os.Stderr, "=== FLAKY: failed once, passed when tried again alone; see above why: %s ===\n", all)
@@ -201,9 +209,9 @@ func boot(ctx context.Context, kernel, image, console string, out io.Writer) (er
 	case parseErr != nil:
 		return parseErr
 	case context.Cause(ctx) != nil && !ended:
-		return fmt.Errorf("the machine did not end in time; its console:\n%s", tail(console))
+		return fmt.Errorf("%w did not end in time; its console:\n%s", errMachine, tail(console))
 	case !ended:
-		return fmt.Errorf("the machine died (%v); its console:\n%s", err, tail(console))
+		return fmt.Errorf("%w died (%v); its console:\n%s", errMachine, err, tail(console))
 	case len(failed) > 0:
 		return &errFailed{failed, rest > othersMost && !slices.ContainsFunc(failed, func(s string) bool { return !timed(s) })}
 	}
