@@ -70,11 +70,18 @@ func (w *walLog) StoreLogs(logs []*raft.Log) error {
 	if err := w.repair(); err != nil || len(logs) == 0 {
 		return err
 	}
-	err := w.use(func(l *wal.WAL) error { return l.StoreLogs(logs) })
-	if err != nil && !errors.Is(err, wal.ErrClosed) {
-		w.doubt.CompareAndSwap(0, logs[0].Index)
-	}
-	return err
+	return w.use(func(l *wal.WAL) error {
+		err := l.StoreLogs(logs)
+		if err != nil && !errors.Is(err, wal.ErrClosed) {
+			// What was appended without an error is in no doubt, whatever was asked for now.
+			last, lerr := l.LastIndex()
+			if lerr != nil {
+				return errors.Join(err, lerr)
+			}
+			w.doubt.CompareAndSwap(0, last+1)
+		}
+		return err
+	})
 }
 
 // StoreLog implements [raft.LogStore].

@@ -112,6 +112,32 @@ func TestALogGoesOnAfterAFailedAppend(t *testing.T) {
 	}
 }
 
+// TestARefusedAppendCostsNothing: entries out of order are refused before
+// anything is written, and none that is there may be cut off for it.
+func TestARefusedAppendCostsNothing(t *testing.T) {
+	disk := &troubledDisk{}
+	disk.heal()
+	store := openTroubled(t, t.TempDir(), disk)
+	defer store.Close()
+	if err := store.StoreLogs(logsOf(1, 9, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, first := range []uint64{5, 20} {
+		if err := store.StoreLogs(logsOf(first, first, 2)); err == nil {
+			t.Fatalf("entry %d was taken after 9", first)
+		}
+	}
+	if err := store.StoreLogs(logsOf(10, 10, 2)); err != nil {
+		t.Error(err)
+	}
+	for i := uint64(1); i <= 10; i++ {
+		var l raft.Log
+		if err := store.GetLog(i, &l); err != nil || (l.Term == 2) != (i == 10) {
+			t.Errorf("entry %d: term %d, %v", i, l.Term, err)
+		}
+	}
+}
+
 func TestALogSaysWhyItIsNotRepaired(t *testing.T) {
 	disk := &troubledDisk{}
 	disk.heal()
