@@ -3,15 +3,12 @@ package kvserver
 import (
 	"os"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-var oneStop sync.Mutex
 
 // stopTheWorld makes the runtime's own stop-the-world last d, and returns how
 // long it was from the demand for a collection to the end of the hold.
@@ -22,11 +19,13 @@ var oneStop sync.Mutex
 // and so waits for that one. The runtime reports it as a GC pause
 // (/sched/pauses/total/gc:seconds, GODEBUG=gctrace=1).
 func stopTheWorld(d time.Duration) (time.Duration, error) {
-	oneStop.Lock()
-	defer oneStop.Unlock()
+	// One at a time; and to change the number of Ps is a stop of the world, too,
+	// which must not come between the hold and the demand.
+	lending.Lock()
+	defer lending.Unlock()
 	if runtime.GOMAXPROCS(0) == 1 { // one to be held, another to demand the collection
-		lendProcs(1)
-		defer lendProcs(-1)
+		runtime.GOMAXPROCS(2)
+		defer runtime.GOMAXPROCS(1)
 	}
 	// A collection that is under way would wait for the held P too, but in its
 	// concurrent phases, without stopping the world. So there is none, and so

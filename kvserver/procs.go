@@ -10,6 +10,7 @@ import (
 // it has, which costs the others more than it gains.
 func share(cpus, peers int) int { return max(1, (cpus+peers-1)/max(1, peers)) }
 
+// lending is held by who changes the number of Ps, or holds one of them.
 var lending sync.Mutex
 
 // lendProcs lets more threads run Go code at once, or fewer if n is negative. Who
