@@ -172,7 +172,7 @@ func host(kernel, dir string, within time.Duration, chosen []suite) error {
 	}
 	switch err = once(); {
 	case err == nil:
-		fmt.Fprintf(os.Stderr, "=== FLAKY: failed once, passed when tried again alone; see above why: %s ===\n", all)
+		fmt.Fprintf(os.Stderr, "=== FLAKY: failed once, passed when tried again alone; see below why: %s ===\n", all)
 	case errors.As(err, &second) && second.doubted:
 		return errBusy
 	}
