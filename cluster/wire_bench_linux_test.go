@@ -103,8 +103,8 @@ func (e *bareEcho) account() {
 // super-packets of 60, or the sender would be the bottleneck: single ones are
 // taken apart by the kernel in front of the wire, which reads and writes each,
 // the others by the wire. The receiver's IP stack runs inside the wire's write;
-// "sunk" frames end at the receiver's device instead. A bare echo takes turns with it and says what this
-// host's TAP and receive path carry at most.
+// "sunk" frames end at the receiver's device instead. A bare echo takes turns
+// with it and says what this host's TAP and receive path carry at most.
 func BenchmarkWireFrames(b *testing.B) {
 	for _, bb := range []struct {
 		name         string

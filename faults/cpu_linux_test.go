@@ -170,14 +170,7 @@ func TestAStealBesideANeighbourThatLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	dose := faults.Dose{"percent": 40.0, "burst_ns": 20 * ms}
-	m, err := bench.Meter("cpu.steal", site, dose)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	if _, err := m.Baseline(ctx); err != nil {
-		t.Fatal(err)
-	}
+	m := readyMeter(ctx, t, bench, "cpu.steal", site, dose)
 	steal, err := bench.Source("cpu.steal", how).Inject(ctx, site, dose)
 	if err != nil {
 		t.Fatal(err)
@@ -193,5 +186,33 @@ func TestAStealBesideANeighbourThatLeaves(t *testing.T) {
 	}
 	if err := steal.Heal(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestATenantThatHasLeftIsNoReading: a host so busy that the fault is healed before
+// its meter looks again says nothing of the dose.
+func TestATenantThatHasLeftIsNoReading(t *testing.T) {
+	c := up(t, 1)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	site := faults.Site{Nodes: []string{"n1"}}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	dose := faults.Dose{"cpu": 20.0}
+	m := readyMeter(ctx, t, bench, "neighbour.noisy", site, dose)
+	neighbour, err := bench.Source("neighbour.noisy", cpuVersion(t)).Inject(ctx, site, dose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look, over := context.WithTimeout(ctx, 300*time.Millisecond)
+	_, answer, err := m.Measure(look, dose)
+	over()
+	if err != nil || answer.Why == "" {
+		t.Fatalf("first reading: %+v, %v", answer, err)
+	}
+	if err := neighbour.Heal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if r, answer, err := m.Measure(look, dose); err == nil || !strings.Contains(err.Error(), "too late") {
+		t.Errorf("after it had left: %v, %+v, %v; want that it was too late", r, answer, err)
 	}
 }

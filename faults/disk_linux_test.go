@@ -370,14 +370,7 @@ func TestAFaultOfADiskOutlivesAPowerLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	dose := faults.Dose{"op": "fsync", "add_ns": 20 * ms}
-	m, err := bench.Meter("disk.delay", site, dose)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	if _, err := m.Baseline(ctx); err != nil {
-		t.Fatal(err)
-	}
+	m := readyMeter(ctx, t, bench, "disk.delay", site, dose)
 	slow, err := bench.Source("disk.delay", "fuse").Inject(ctx, site, dose)
 	if err != nil {
 		t.Fatal(err)

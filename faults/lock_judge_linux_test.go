@@ -48,6 +48,9 @@ func TestLocksAreJudgedFromBothSides(t *testing.T) {
 		{"its clients only", convoy, lockLook{looked: time.Second, writes: append(all(90, 2*ms), all(10, 28*ms)...)}, "by the target's account"},
 		{"too seldom", convoy, lockLook{looked: time.Second, writes: append(all(90, 2*ms), all(3, 28*ms)...), locks: kvserver.Locks{ApplyWait: account(100, 3*ms)}}, "3 writes waited"},
 		{"too long", convoy, lockLook{looked: time.Second, writes: append(all(90, 2*ms), all(10, 90*ms)...), locks: kvserver.Locks{ApplyWait: account(100, 9*ms)}}, "tolerance"},
+		{"from one lock to the next", convoy, lockLook{looked: time.Second, writes: append(all(90, 2*ms), all(10, 35*ms)...), locks: kvserver.Locks{Shards: 4, ApplyWait: account(15, ms)}}, ""},
+		{"longer than through all locks", convoy, lockLook{looked: time.Second, writes: append(all(90, 2*ms), all(10, 47*ms)...), locks: kvserver.Locks{Shards: 4, ApplyWait: account(15, ms)}}, "tolerance"},
+		{"no lock waited for", convoy, lockLook{looked: time.Second, writes: append(all(90, 2*ms), all(10, 9*ms)...), locks: kvserver.Locks{Shards: 4, ApplyWait: account(5, ms)}}, "by the target's account"},
 		{"shared among locks", convoy, lockLook{looked: time.Second, writes: append(all(90, 2*ms), all(10, 9*ms)...), locks: kvserver.Locks{Shards: 4, ApplyWait: account(100, ms)}}, ""},
 	} {
 		why, bad := tt.judge.judge(usual, tt.is, map[string]any{})

@@ -37,14 +37,7 @@ func TestAPauseBesideAHungDisk(t *testing.T) {
 			}()
 			awaitWaiting(ctx, t, n)
 			dose := faults.Dose{"length_ns": 600 * ms}
-			m, err := bench.Meter("process.pause", site, dose)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer m.Close()
-			if _, err := m.Baseline(ctx); err != nil {
-				t.Fatal(err)
-			}
+			m := readyMeter(ctx, t, bench, "process.pause", site, dose)
 			pause, err := by.Inject(ctx, site, dose)
 			if err != nil {
 				t.Fatalf("pause a node whose disk hangs: %v", err)
@@ -71,4 +64,18 @@ func TestAPauseBesideAHungDisk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// readyMeter is a meter that has its baseline.
+func readyMeter(ctx context.Context, t *testing.T, bench faults.Bench, kind string, site faults.Site, dose faults.Dose) faults.Meter {
+	t.Helper()
+	m, err := bench.Meter(kind, site, dose)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	if _, err := m.Baseline(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
