@@ -76,6 +76,8 @@ type fact struct {
 	observes  bool
 	swapped   bool
 	denied    bool // a swap that did not do what it says it found
+	appends   bool
+	unknown   bool // its outcome
 }
 
 // version is the one that it wrote, else the one that it read.
@@ -131,7 +133,7 @@ func (e *blockEngine) register() (why string) {
 		for i := range some {
 			o := &some[i]
 			f := &e.facts[from+i]
-			*f = fact{call: o.Call, ret: o.ret, writes: o.writes(), observes: o.observes(), swapped: o.Swapped}
+			*f = fact{call: o.Call, ret: o.ret, writes: o.writes(), observes: o.observes(), swapped: o.Swapped, appends: o.Kind == history.Append, unknown: !o.completed()}
 			switch {
 			case !f.writes:
 			case o.Value == nil:
@@ -274,7 +276,7 @@ func decide(ops []op, order bool) ruling {
 	}
 	r := ruling{verdict: OK}
 	for i := range e.versions {
-		if v := &e.versions[i]; v.writer >= 0 && ops[v.writer].Outcome == history.Unknown {
+		if v := &e.versions[i]; v.writer >= 0 && e.facts[v.writer].unknown {
 			if v.effective {
 				r.bounded++
 			} else {
@@ -516,8 +518,8 @@ func (e *blockEngine) blocks() []span {
 		case x.writer >= 0 && !x.effective:
 			// An acknowledged append that nobody saw took effect at the end of some
 			// block, where what follows is a put: it stands alone.
-			if o := &e.ops[x.writer]; o.Kind == history.Append && o.completed() {
-				out = append(out, span{-1, o.ret, o.Call, x.writer, x.writer})
+			if f := &e.facts[x.writer]; f.appends && !f.unknown {
+				out = append(out, span{-1, f.ret, f.call, x.writer, x.writer})
 			}
 			continue
 		case x.linked, root == 0 && x.succ == 0 && x.least < 0:

@@ -151,9 +151,17 @@ func (o *op) resets() bool { return o.writes() && o.Kind != history.Append }
 // Validate checks what every engine relies on: operation numbers are unique,
 // and a client has one operation at a time, the last of which may be unknown.
 func Validate(ops []history.Op) error {
-	if inOrder(ops) {
-		return nil
+	r := newRules(ops)
+	for i := range ops {
+		if !r.keeps(i) {
+			return violation(ops)
+		}
 	}
+	return nil
+}
+
+// violation finds the rule that a history breaks, if any.
+func violation(ops []history.Op) error {
 	seen := make(map[int64]int, len(ops))
 	order := make([]int, len(ops))
 	for i := range ops {
@@ -185,39 +193,51 @@ func Validate(ops []history.Op) error {
 	return nil
 }
 
-// inOrder reports whether a history keeps all rules and has the operations of
-// each client in their order, as recorders write them: one pass tells that. If
-// not, anything may be wrong or nothing.
-func inOrder(ops []history.Op) bool {
-	if len(ops) == 0 {
-		return true
-	}
-	low, high, client := ops[0].ID, ops[0].ID, 0
-	for i := range ops {
-		low, high, client = min(low, ops[i].ID), max(high, ops[i].ID), max(client, ops[i].Client)
-		if ops[i].Client < 0 {
-			return false
-		}
-	}
-	if high-low < 0 || high-low > 16*int64(len(ops)) || client > 16*len(ops) {
+// rules watch a history go by, and know that it keeps all rules if it has the
+// operations of each client in their order, as recorders write them, and numbers
+// that lie close together. Else anything may be wrong or nothing.
+type rules struct {
+	ops  []history.Op
+	seen map[int64]*[page]uint64 // bits by operation's number
+	at   int64                   // of recent
+	near *[page]uint64           // most numbers are in the page of the one before
+	last []int32                 // by client: the place of its last operation, from 1
+}
+
+const page = 1 << 10 // words
+
+func newRules(ops []history.Op) *rules { return &rules{ops: ops, seen: map[int64]*[page]uint64{}} }
+
+// keeps takes the next operation in.
+func (r *rules) keeps(i int) bool {
+	o := &r.ops[i]
+	if o.ID < 0 || o.Client < 0 || o.Client > 16*len(r.ops) || o.Return < o.Call {
 		return false
 	}
-	seen := make([]uint64, (high-low)/64+1)
-	last := make([]int32, client+1) // by client: the place of its last operation, from 1
-	for i := range ops {
-		o := &ops[i]
-		at, bit := (o.ID-low)/64, uint64(1)<<((o.ID-low)%64)
-		if o.Return < o.Call || seen[at]&bit != 0 {
+	at, word, bit := o.ID/(64*page), o.ID/64%page, uint64(1)<<(o.ID%64)
+	if r.near == nil || at != r.at {
+		if r.near = r.seen[at]; r.near == nil {
+			if 4*page*len(r.seen) > 64*page+len(r.ops) {
+				return false // more room for bits than for operations
+			}
+			r.near = new([page]uint64)
+			r.seen[at] = r.near
+		}
+		r.at = at
+	}
+	if r.near[word]&bit != 0 {
+		return false
+	}
+	r.near[word] |= bit
+	if o.Client >= len(r.last) {
+		r.last = append(r.last, make([]int32, o.Client+1-len(r.last))...)
+	}
+	if n := r.last[o.Client]; n > 0 {
+		if before := &r.ops[n-1]; before.Outcome == history.Unknown || o.Call < before.Return {
 			return false
 		}
-		seen[at] |= bit
-		if n := last[o.Client]; n > 0 {
-			if before := &ops[n-1]; before.Outcome == history.Unknown || o.Call < before.Return {
-				return false
-			}
-		}
-		last[o.Client] = int32(i + 1)
 	}
+	r.last[o.Client] = int32(i + 1)
 	return true
 }
 
@@ -231,33 +251,53 @@ type keyed struct {
 // split divides a history by key. The order of the keys is that of their names,
 // that of each key's operations the history's.
 func split(ops []history.Op) []keyed {
-	at := map[string]int32{}
-	var keys []keyed
-	// They may be millions: each key's are counted first, and names looked at once.
-	var sizes []int
-	places := make([]int32, len(ops))
-	k := int32(-1)
+	s := newSplitter(ops)
 	for i := range ops {
-		o := &ops[i]
-		if k < 0 || keys[k].key != o.Key {
-			var ok bool
-			if k, ok = at[o.Key]; !ok {
-				k = int32(len(keys))
-				at[o.Key] = k
-				keys = append(keys, keyed{key: o.Key})
-				sizes = append(sizes, 0)
-			}
-		}
-		places[i] = k
-		if o.Outcome == history.OK || o.Outcome != history.Fail && o.Kind != history.Get {
-			sizes[k]++
+		s.place(i)
+	}
+	return s.split()
+}
+
+// A splitter sees a history go by and then divides it. There may be millions of
+// operations: each key's are counted first, and names looked at once.
+type splitter struct {
+	ops    []history.Op
+	at     map[string]int32
+	keys   []keyed
+	sizes  []int
+	places []int32 // by operation, the key's
+	k      int32   // of the operation before
+}
+
+func newSplitter(ops []history.Op) *splitter {
+	return &splitter{ops: ops, at: map[string]int32{}, places: make([]int32, len(ops)), k: -1}
+}
+
+// place takes the next operation in.
+func (s *splitter) place(i int) {
+	o := &s.ops[i]
+	if s.k < 0 || s.keys[s.k].key != o.Key {
+		var ok bool
+		if s.k, ok = s.at[o.Key]; !ok {
+			s.k = int32(len(s.keys))
+			s.at[o.Key] = s.k
+			s.keys = append(s.keys, keyed{key: o.Key})
+			s.sizes = append(s.sizes, 0)
 		}
 	}
+	s.places[i] = s.k
+	if o.Outcome == history.OK || o.Outcome != history.Fail && o.Kind != history.Get {
+		s.sizes[s.k]++
+	}
+}
+
+func (s *splitter) split() []keyed {
+	keys := s.keys
 	for i := range keys {
-		keys[i].ops = make([]op, 0, sizes[i])
+		keys[i].ops = make([]op, 0, s.sizes[i])
 	}
-	for i := range ops {
-		o, k := &ops[i], places[i]
+	for i := range s.ops {
+		o, k := &s.ops[i], s.places[i]
 		switch {
 		case o.Outcome == history.Fail:
 			keys[k].failed = append(keys[k].failed, o)
@@ -284,12 +324,12 @@ func sortOps(ops []op) {
 // Unknown.
 func Check(ctx context.Context, ops []history.Op, opt Options) (Result, error) {
 	opt = opt.withDefaults()
-	if err := Validate(ops); err != nil {
+	res := Result{Model: "kv", Engine: "blocks", Verdict: OK}
+	keys, err := res.survey(ops)
+	if err != nil {
 		return Result{}, err
 	}
-	keys := split(ops)
-	res := Result{Model: "kv", Engine: "blocks", Verdict: OK, Keys: len(keys)}
-	res.Ops, res.Counts = count(ops)
+	res.Keys = len(keys)
 	answers := checkKeys(ctx, keys, opt)
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
@@ -328,29 +368,45 @@ func Check(ctx context.Context, ops []history.Op, opt Options) (Result, error) {
 	return res, nil
 }
 
-// count leaves out the state at the start, which a reader may tell as a write of a
-// client below 0.
-func count(ops []history.Op) (n int, c Counts) {
-	n = len(ops)
+// survey validates, counts and divides a history. It is one pass over what may be
+// gigabytes, and a second one that divides.
+func (res *Result) survey(ops []history.Op) ([]keyed, error) {
+	r, s := newRules(ops), newSplitter(ops)
+	kept := true
 	for i := range ops {
-		o := op{Op: &ops[i]}
-		switch {
-		case o.Client < 0:
-			n--
-		case o.Outcome == history.Fail:
-			c.Failed++
-		case o.Outcome == history.Unknown:
-			c.Unknown++
-		default:
-			if o.observes() {
-				c.Reads++
-			}
-			if o.writes() {
-				c.Writes++
-			}
+		kept = kept && r.keeps(i)
+		s.place(i)
+		res.count(&ops[i])
+	}
+	if !kept {
+		if err := violation(ops); err != nil {
+			return nil, err
 		}
 	}
-	return n, c
+	return s.split(), nil
+}
+
+// count leaves out the state at the start, which a reader may tell as a write of a
+// client below 0.
+func (res *Result) count(h *history.Op) {
+	if h.Client < 0 {
+		return
+	}
+	res.Ops++
+	o := op{Op: h}
+	switch {
+	case o.Outcome == history.Fail:
+		res.Counts.Failed++
+	case o.Outcome == history.Unknown:
+		res.Counts.Unknown++
+	default:
+		if o.observes() {
+			res.Counts.Reads++
+		}
+		if o.writes() {
+			res.Counts.Writes++
+		}
+	}
 }
 
 // An answer is what came of one key.

@@ -180,11 +180,15 @@ func schedule(rng *rand.Rand, c genConfig) []planned {
 		clients[i] = client{i, rng.Int64N(c.gap + 1)}
 	}
 	next, last := c.clients, int64(0)
+	keys := make([]string, c.keys) // one text for each, as readers and recorders have
+	for i := range keys {
+		keys[i] = fmt.Sprintf("k%d", i)
+	}
 	var plans []planned
 	for n := range c.ops {
 		cl := &clients[rng.IntN(len(clients))]
 		o := history.Op{
-			ID: int64(n + 1), Client: cl.id, Key: fmt.Sprintf("k%d", rng.IntN(c.keys)), Outcome: history.OK,
+			ID: int64(n + 1), Client: cl.id, Key: keys[rng.IntN(c.keys)], Outcome: history.OK,
 			Call: cl.free, Node: "n1", Kind: randomKind(rng, c),
 		}
 		o.Due = o.Call
@@ -222,7 +226,7 @@ func schedule(rng *rand.Rand, c genConfig) []planned {
 		for k := range c.keys {
 			n := len(plans)
 			o := history.Op{
-				ID: int64(n + 1), Client: next + k, Key: fmt.Sprintf("k%d", k), Kind: history.Get, Outcome: history.OK,
+				ID: int64(n + 1), Client: next + k, Key: keys[k], Kind: history.Get, Outcome: history.OK,
 				Due: last, Call: last, Return: last + 1, Node: "n1", Phase: "final",
 			}
 			plans = append(plans, planned{o, last + 1, n})
