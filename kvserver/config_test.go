@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -166,6 +167,21 @@ func TestNodesShareCPUs(t *testing.T) {
 	for _, tt := range []struct{ cpus, peers, want int }{{2, 3, 1}, {2, 1, 2}, {4, 3, 2}, {8, 3, 3}, {16, 5, 4}, {1, 9, 1}} {
 		if got := share(tt.cpus, tt.peers); got != tt.want {
 			t.Errorf("%d of %d CPUs for each of %d, want %d", got, tt.cpus, tt.peers, tt.want)
+		}
+	}
+}
+
+// TestANodeTakesItsShare: a program that is a node, and one that is told how much to take.
+func TestANodeTakesItsShare(t *testing.T) {
+	const told = 3
+	for want, tune := range map[int]func(*Config){
+		share(runtime.NumCPU(), 3): nil,
+		told:                       func(c *Config) { c.Procs = told },
+	} {
+		k := startProcesses(t, 3, tune)
+		var m Metrics
+		if k.admin(0, "GET", "/metrics", "", &m); m.Runtime.Procs != want {
+			t.Errorf("a node of three takes %d of %d CPUs, want %d", m.Runtime.Procs, runtime.NumCPU(), want)
 		}
 	}
 }

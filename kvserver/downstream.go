@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,8 +69,8 @@ func (d Downstream) check() (errs []error) {
 
 // A downMeter counts what all of a node's groups wrote through.
 type downMeter struct {
-	writes, failed, retried, dropped atomic.Uint64
-	took, wait                       histogram
+	writes, failed, retried, dropped, late atomic.Uint64
+	took, wait                             histogram
 }
 
 // A through is what one group writes through.
@@ -271,6 +272,9 @@ func (t *through) tryHard(ds []delivery) error {
 		began := time.Now()
 		err := t.try(ds, began.Add(time.Duration(t.Timeout)))
 		t.meter.took.record(time.Since(began))
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.meter.late.Add(1)
+		}
 		if err == nil || try == t.Retries || t.ctx.Err() != nil {
 			return err
 		}

@@ -155,16 +155,17 @@ func TestWhatACacheDoesToClients(t *testing.T) {
 		most    time.Duration // 0: any
 		retried uint64
 		failed  uint64
+		late    uint64 // attempts that timed out
 	}{
-		{"slow", late, Downstream{Timeout: Duration(5 * time.Second)}, nil, "OK", slow, 0, 0, 0},
-		{"slow, and nobody waits", late, Downstream{Timeout: Duration(5 * time.Second), Mode: "async"}, nil, "OK", 0, slow, 0, 0},
-		{"refuses", refuse, Downstream{}, nil, "(error) UNKNOWN downstream 127.0.0.1:", 0, 0, 0, 1},
-		{"refuses, and nobody cares", refuse, Downstream{OnError: "ignore"}, nil, "OK", 0, 0, 0, 1},
-		{"refuses again and again", refuse, Downstream{Retries: 3, Backoff: Duration(5 * time.Millisecond)}, nil, "(error) UNKNOWN downstream", 35 * time.Millisecond, 0, 3, 1},
-		{"does it at the second attempt", second, Downstream{Retries: 3, Backoff: Duration(time.Millisecond)}, nil, "OK", 0, 0, 1, 0},
-		{"hangs", never, Downstream{Timeout: Duration(40 * time.Millisecond), Retries: 1, Backoff: Duration(time.Millisecond)}, nil, "(error) UNKNOWN downstream", 80 * time.Millisecond, 0, 1, 1},
-		{"hangs for longer than a command may take", never, Downstream{Timeout: Duration(time.Minute)}, func(c *Config) { c.Timeout = Duration(100 * time.Millisecond) }, "(error) UNKNOWN downstream", 100 * time.Millisecond, 0, 0, 0},
-		{"hangs, and nobody waits", never, Downstream{Timeout: Duration(time.Minute), Mode: "async"}, nil, "OK", 0, 10 * time.Second, 0, 0},
+		{"slow", late, Downstream{Timeout: Duration(5 * time.Second)}, nil, "OK", slow, 0, 0, 0, 0},
+		{"slow, and nobody waits", late, Downstream{Timeout: Duration(5 * time.Second), Mode: "async"}, nil, "OK", 0, slow, 0, 0, 0},
+		{"refuses", refuse, Downstream{}, nil, "(error) UNKNOWN downstream 127.0.0.1:", 0, 0, 0, 1, 0},
+		{"refuses, and nobody cares", refuse, Downstream{OnError: "ignore"}, nil, "OK", 0, 0, 0, 1, 0},
+		{"refuses again and again", refuse, Downstream{Retries: 3, Backoff: Duration(5 * time.Millisecond)}, nil, "(error) UNKNOWN downstream", 35 * time.Millisecond, 0, 3, 1, 0},
+		{"does it at the second attempt", second, Downstream{Retries: 3, Backoff: Duration(time.Millisecond)}, nil, "OK", 0, 0, 1, 0, 0},
+		{"hangs", never, Downstream{Timeout: Duration(40 * time.Millisecond), Retries: 1, Backoff: Duration(time.Millisecond)}, nil, "(error) UNKNOWN downstream", 80 * time.Millisecond, 0, 1, 1, 2},
+		{"hangs for longer than a command may take", never, Downstream{Timeout: Duration(time.Minute)}, func(c *Config) { c.Timeout = Duration(100 * time.Millisecond) }, "(error) UNKNOWN downstream", 100 * time.Millisecond, 0, 0, 0, 0},
+		{"hangs, and nobody waits", never, Downstream{Timeout: Duration(time.Minute), Mode: "async"}, nil, "OK", 0, 10 * time.Second, 0, 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k := cached(t, newFakeCache(t, tt.decide), tt.d, tt.tune)
@@ -179,7 +180,7 @@ func TestWhatACacheDoesToClients(t *testing.T) {
 			var m Metrics
 			eventually(t, "end of the delivery", func() bool {
 				k.admin(0, "GET", "/metrics", "", &m)
-				return m.Downstream.Failed == tt.failed && m.Downstream.Retried == tt.retried
+				return m.Downstream.Failed == tt.failed && m.Downstream.Retried == tt.retried && m.Downstream.Late == tt.late
 			})
 		})
 	}

@@ -54,6 +54,7 @@ type DownstreamMetrics struct {
 	Failed  uint64  `json:"failed"`  // not done, or nobody knows
 	Dropped uint64  `json:"dropped"` // of these, for want of room in the queue
 	Retried uint64  `json:"retried"` // attempts after the first, of many commands each
+	Late    uint64  `json:"late"`    // attempts that were given up at the end of their timeout
 	Took    Latency `json:"took"`    // an attempt
 	Wait    Latency `json:"wait"`    // what one entry changed, from applied to done or failed
 }
@@ -99,6 +100,7 @@ type ShardMetrics struct {
 
 // Runtime is what the Go runtime says of itself (runtime/metrics).
 type Runtime struct {
+	Procs        int      `json:"procs"` // threads that may run Go code at once: GOMAXPROCS
 	Goroutines   uint64   `json:"goroutines"`
 	HeapBytes    uint64   `json:"heap_bytes"` // live objects and unswept garbage
 	LiveBytes    uint64   `json:"live_bytes"` // what the last collection found alive
@@ -154,7 +156,7 @@ func (s *server) metrics() Metrics {
 	if s.c.Downstream != nil {
 		d := &s.down
 		m.Downstream = &DownstreamMetrics{
-			Writes: d.writes.Load(), Failed: d.failed.Load(), Dropped: d.dropped.Load(), Retried: d.retried.Load(),
+			Writes: d.writes.Load(), Failed: d.failed.Load(), Dropped: d.dropped.Load(), Retried: d.retried.Load(), Late: d.late.Load(),
 			Took: d.took.summary(), Wait: d.wait.summary(),
 		}
 		for _, g := range s.groups {
@@ -195,6 +197,7 @@ func runtimeMetrics() Runtime {
 		return summarize(samples[i].Value.Float64Histogram())
 	}
 	return Runtime{
+		Procs:      runtime.GOMAXPROCS(0),
 		Goroutines: count(0), HeapBytes: count(1), TotalBytes: count(2), GCCycles: count(3), MutexWaitNS: seconds(4),
 		GCPauses: spread(5), OtherPauses: spread(6), SchedLatency: spread(7), GCCPUNS: seconds(8), LiveBytes: count(9),
 	}

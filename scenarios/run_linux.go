@@ -444,7 +444,7 @@ func (s *session) reportCache(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, boxWithin)
 	defer cancel()
-	var writes, failed, dropped, retried, waits, wait, most float64
+	var writes, failed, dropped, retried, late, waits, wait, most float64
 	for _, n := range s.cluster.Nodes() {
 		v, err := t.Metrics(ctx, n.Admin())
 		if err != nil { // it is down, and what it counted with it
@@ -452,10 +452,10 @@ func (s *session) reportCache(ctx context.Context) {
 		}
 		writes, failed, dropped = writes+v["downstream_writes"], failed+v["downstream_failed"], dropped+v["downstream_dropped"]
 		retried, waits, wait = retried+v["downstream_retried"], waits+v["downstream_wait_count"], wait+v["downstream_wait_ns"]
-		most = max(most, v["downstream_wait_max_ns"])
+		late, most = late+v["downstream_late"], max(most, v["downstream_wait_max_ns"])
 	}
 	s.events.emit(run.Event{Type: run.CacheReport, Data: map[string]any{
-		"writes": writes, "failed": failed, "dropped": dropped, "retried": retried,
+		"writes": writes, "failed": failed, "dropped": dropped, "retried": retried, "late": late,
 		"wait_mean_ns": wait / max(waits, 1), "wait_max_ns": most,
 	}})
 }

@@ -597,9 +597,9 @@ func TestTheCachesNumbersAreInTheResult(t *testing.T) {
 		t.Errorf("without a cache: %+v", got)
 	}
 	st.add(run.Event{T: 13 * s, Type: run.CacheReport, Data: map[string]any{
-		"writes": 900.0, "failed": 7.0, "dropped": 2.0, "retried": 11.0, "wait_mean_ns": 3e6, "wait_max_ns": 9e6,
+		"writes": 900.0, "failed": 7.0, "dropped": 2.0, "retried": 11.0, "late": 5.0, "wait_mean_ns": 3e6, "wait_max_ns": 9e6,
 	}})
-	want := run.Downstream{Writes: 900, Failed: 7, Dropped: 2, Retried: 11, WaitMean: 3e6, WaitMax: 9e6}
+	want := run.Downstream{Writes: 900, Failed: 7, Dropped: 2, Retried: 11, Late: 5, WaitMean: 3e6, WaitMax: 9e6}
 	if got := judged(t, st.files(t)).Downstream; got == nil || *got != want {
 		t.Errorf("Downstream = %+v, want %+v", got, want)
 	}

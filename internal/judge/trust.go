@@ -124,7 +124,7 @@ func (rec *record) downstream() *run.Downstream {
 	}
 	n := func(name string) int64 { return int64(number(e.Data, name)) }
 	return &run.Downstream{
-		Writes: n("writes"), Failed: n("failed"), Dropped: n("dropped"), Retried: n("retried"),
+		Writes: n("writes"), Failed: n("failed"), Dropped: n("dropped"), Retried: n("retried"), Late: n("late"),
 		WaitMean: n("wait_mean_ns"), WaitMax: n("wait_max_ns"),
 	}
 }

@@ -421,8 +421,8 @@ const lateFlag = 5 * time.Millisecond
 
 // downstreamWords says how writing through to the cache went.
 func downstreamWords(d run.Downstream) string {
-	return fmt.Sprintf("%d writes through to it, each waited %s on average and %s at most; %d failed, %d of them for want of room, %d attempts were repeated",
-		d.Writes, Duration(d.WaitMean), Duration(d.WaitMax), d.Failed, d.Dropped, d.Retried)
+	return fmt.Sprintf("%d writes through to it, each waited %s on average and %s at most; %d failed, %d of them for want of room; %d attempts timed out, %d were repeated",
+		d.Writes, Duration(d.WaitMean), Duration(d.WaitMax), d.Failed, d.Dropped, d.Late, d.Retried)
 }
 
 // wireWords says how exactly the wire worked.

@@ -24,7 +24,7 @@ const (
 	TestbedFailed EventType = "testbed.failed" // Text: a part of brownout itself failed (wire died, slowfs died, ...)
 	ReplicaState  EventType = "replica.state"  // Node, Data: applied index, sha256 of the state then, shard (where there are several), after the nodes have settled; Text = why it is not known
 	HostNoise     EventType = "host.noise"     // Data: cpu_pressure, foreign_cpu, fsync_p50_ns; Phase when it was measured
-	CacheReport   EventType = "cache.report"   // Data: writes, failed, dropped, retried, wait_mean_ns, wait_max_ns; all nodes together, of each since its program started
+	CacheReport   EventType = "cache.report"   // Data: writes, failed, dropped, retried, late, wait_mean_ns, wait_max_ns; all nodes together, of each since its program started
 	WireReport    EventType = "wire.report"    // Data: lateness_p50_ns, lateness_p99_ns, lateness_max_ns, frames, scheduling, lost (packets it could not keep up with), links (its counters by "n1>n2")
 	Interrupted   EventType = "interrupted"    // Text: by what
 	RunEnded      EventType = "run.ended"      // Text: "" or why early

@@ -255,6 +255,7 @@ type Downstream struct {
 	Failed   int64 `json:"failed"`       // not done in time, or nobody knows
 	Dropped  int64 `json:"dropped"`      // of these, for want of room in the queue
 	Retried  int64 `json:"retried"`      // attempts after the first
+	Late     int64 `json:"late"`         // attempts that were given up at the end of their timeout
 	WaitMean int64 `json:"wait_mean_ns"` // from applied to done or failed
 	WaitMax  int64 `json:"wait_max_ns"`
 }

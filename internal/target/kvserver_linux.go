@@ -220,7 +220,7 @@ func (t *KVServer) Metrics(ctx context.Context, admin string) (map[string]float6
 	}
 	if d := m.Downstream; d != nil {
 		v["downstream_queued"], v["downstream_writes"], v["downstream_failed"] = float64(d.Queued), float64(d.Writes), float64(d.Failed)
-		v["downstream_retried"], v["downstream_dropped"] = float64(d.Retried), float64(d.Dropped)
+		v["downstream_retried"], v["downstream_dropped"], v["downstream_late"] = float64(d.Retried), float64(d.Dropped), float64(d.Late)
 		v["downstream_wait_count"], v["downstream_wait_ns"], v["downstream_wait_max_ns"] = float64(d.Wait.Count), float64(d.Wait.SumNS), float64(d.Wait.MaxNS)
 	}
 	raftNumbers(v, "raft_", m.Raft)
