@@ -70,6 +70,15 @@ func TestCutsChangeNoAnswer(t *testing.T) {
 }
 
 // linearizableFrom judges a piece with porcupine alone: its first state is written before it.
+// TestWhoWasToldNothingForcesNothing: after two writes at once, a swap that was refused
+// without a word leaves open which of them was the last.
+func TestWhoWasToldNothingForcesNothing(t *testing.T) {
+	ops := split(with().put("a", 0, 5).put("b", 0, 5).blind("q", 6, 7).get("b", 8, 9).get("b", 10, 11).ops)[0].ops
+	if pieces := cut(ops, 1); len(pieces) != 2 || pieces[1].init == nil || *pieces[1].init != "b" || len(pieces[1].ops) != 1 {
+		t.Errorf("cut into %d pieces: %+v; want a cut after the first get alone", len(pieces), pieces)
+	}
+}
+
 func linearizableFrom(p piece) bool {
 	var ops []history.Op
 	if p.init != nil {

@@ -114,13 +114,13 @@ func lostBy(r *op, ops []op, w *words) (lost []*op, p parse, clear bool) {
 	}
 	for i := range ops {
 		x := &ops[i]
-		if !x.completed() || !x.writes() || x.Return >= r.Call || since != math.MinInt64 && x.Call <= since {
+		if !x.completed() || !x.writes() || x.Return >= r.Call || x.Call <= since {
 			continue
 		}
-		if x.Value != nil && made[*x.Value] || x.bare() && !p.based {
-			continue
+		// A bare delete that left nothing behind was called before since.
+		if x.Value == nil || !made[*x.Value] {
+			lost = append(lost, x)
 		}
-		lost = append(lost, x)
 	}
 	return lost, p, true
 }
@@ -131,14 +131,14 @@ func tellLost(x, r *op, p parse) LostWrite {
 	if p.based {
 		why = fmt.Sprintf("which begins with %s, written before it", show(&p.words[0]))
 	}
-	return LostWrite{x.ID, x.Key, fmt.Sprintf("%s: %s of %s was acknowledged, but %s found %s, %s", x.Key, what(x), telling{}.who(x), telling{}.who(r), show(r.Result), why)}
+	return LostWrite{x.ID, x.Key, fmt.Sprintf("%s: %s was acknowledged, but %s found %s, %s", x.Key, what(x), telling{}.who(r), show(r.Result), why)}
 }
 
 func what(o *op) string {
 	if o.Value == nil {
-		return "the delete"
+		return telling{}.who(o)
 	}
-	return show(o.Value)
+	return show(o.Value) + " of " + telling{}.who(o)
 }
 
 // some names the first few of names.

@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -34,6 +35,8 @@ func TestDurability(t *testing.T) {
 		{"no final read", with().put("a", 0, 1).get("a", 9, 10), Unknown, nil, "no final read of 1 keys with acknowledged writes: [k7]", 1},
 		{"a final read that failed is none", with().put("a", 0, 1).get("a", 9, 10).final().unknown(), Unknown, nil, "no final read of 1 keys", 1},
 		{"a final value that nobody wrote", with().put("a", 0, 1).get("z", 9, 10).final(), Unknown, nil, "does not tell which writes made it: [k7]", 1},
+		{"a final write is no read", with().put("a", 0, 1).put("b", 9, 10).final(), Unknown, nil, "no final read of 1 keys", 2},
+		{"a put after a delete is lost", with().add("delete", 0, 1, none).put("a", 2, 3).put("b", 4, 5).get("a", 9, 10).final(), Lost, []int64{3}, "", 3},
 		{"nothing was acknowledged", with().put("a", 0, 1).unknown(), OK, nil, "", 0},
 		{"nothing at all", with(), OK, nil, "", 0},
 	} {
@@ -53,5 +56,26 @@ func TestDurability(t *testing.T) {
 				t.Error("lost, although the history with its final reads is linearizable")
 			}
 		})
+	}
+}
+
+// TestLossesAreTold: what is gone, who found what instead, and why that proves it.
+func TestLossesAreTold(t *testing.T) {
+	for _, tt := range []struct {
+		h    *script
+		want string
+	}{
+		{with().put("a", 0, 1).put("b", 2, 3).get("a", 9, 10).final(), `"b" of client 2's put (op 2, n2, 0.002000 to 0.003000 s) was acknowledged, but client 3's get (op 3, n3, 0.009000 to 0.010000 s) found "a", which begins with "a", written before it`},
+		{with().app("a,", 0, 1).get("-", 9, 10).final(), `"a," of client 1's append (op 1, n1, 0.000000000 to 0.001000 s) was acknowledged, but client 2's get (op 2, n2, 0.009000 to 0.010000 s) found absent, although nothing could have removed it`},
+		{with().put("a", 0, 1).add("delete", 2, 3, none).get("a", 9, 10).final(), "k7: client 2's delete (op 2, n2, 0.002000 to 0.003000 s) was acknowledged, but"},
+	} {
+		if d := Durability(tt.h.ops); len(d.Lost) != 1 || !strings.Contains(d.Lost[0].Text, tt.want) {
+			t.Errorf("%+v, want %s", d.Lost, tt.want)
+		}
+	}
+	for n, want := range map[int]string{5: "[k k k k k]", 6: "[k k k k k] and 1 more"} {
+		if got := some(slices.Repeat([]string{"k"}, n)); got != want {
+			t.Errorf("some of %d = %q, want %q", n, got, want)
+		}
 	}
 }

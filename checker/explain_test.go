@@ -55,6 +55,13 @@ func (s *script) cas(expect, v, found string, call, ret int64) *script {
 	})
 }
 
+// blind adds a swap that was told only that expect was not there.
+func (s *script) blind(expect string, call, ret int64) *script {
+	return s.add(history.CAS, call, ret, func(o *history.Op) {
+		o.Expect, o.Value, o.Blind = absentOr(expect), absentOr("never"), true
+	})
+}
+
 func (s *script) unknown() *script {
 	o := &s.ops[len(s.ops)-1]
 	o.Outcome, o.Result, o.Swapped = history.Unknown, nil, false

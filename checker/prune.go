@@ -64,7 +64,7 @@ func prune(ops []op) (kept []op, w *words, pruned, bounded int) {
 		}
 		kept = append(kept, o)
 	}
-	if pruned > 0 || bounded > 0 {
+	if pruned > 0 {
 		w = newWords(kept)
 	}
 	return kept, w, pruned, bounded

@@ -226,6 +226,15 @@ func TestProvidersConform(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestCPUFaultsConform is apart from the others for kernels whose cgroups differ.
+func TestCPUFaultsConform(t *testing.T) {
+	c := up(t, 3)
+	bench := faults.NewBench(faults.Bed{Cluster: c})
+	follower := "n3"
+	nodes := faults.Site{Nodes: []string{follower}}
+	node, _ := c.Node(follower)
 	t.Run("cpu", func(t *testing.T) { conformCPU(t, bench, node) })
 	t.Run("cpu.quota", func(t *testing.T) {
 		busy(t, c, follower)

@@ -451,8 +451,34 @@ func (f *stallFault) Probe(context.Context) error {
 	})
 }
 
+// highSleep is how long memory.high lets who needs memory far beyond it sleep at a
+// time (MEMCG_MAX_HIGH_DELAY_JIFFIES in the kernel's mm/memcontrol.c). Only death
+// ends it sooner.
+const highSleep = 2 * time.Second
+
+// highEarly is how much sooner memory.high is lifted: a sleep may be some ticks
+// short, and who wakes up before the end would sleep once more.
+const highEarly = 50 * time.Millisecond
+
+// canStall says what is wrong with a length of stalls.
+func canStall(version int, length time.Duration) error {
+	over := (highSleep - length%highSleep) % highSleep // what the last sleep is longer
+	if version == 1 || over <= tolerance(length, pauseLateShare, pauseLateLeast) {
+		return nil
+	}
+	return fmt.Errorf("length: %s cannot be given by memory.high of cgroup v2, where who needs memory sleeps for %s at a time: %[2]s or a multiple of it; any length by cgroup v1", short(length), short(highSleep))
+}
+
 func (f *stallFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
+	if err := canStall(f.version, d.Duration("length")); err != nil {
+		return nil, err
+	}
 	l := &f.b.memory
 	hold := &post[string, memoryAsk]{l: l, id: l.id(), places: site.Nodes, value: func(Dose) (memoryAsk, error) { return memoryAsk{stall: true}, nil }}
-	return startPulses(ctx, d, f.b.pauseLengths(site.Nodes), hold.Heal, hold.pulse)
+	lengths := f.b.pauseLengths(site.Nodes)
+	if f.version == 2 {
+		whole := lengths
+		lengths = func(d Dose) time.Duration { return whole(d) - highEarly }
+	}
+	return startPulses(ctx, d, lengths, hold.Heal, hold.pulse)
 }

@@ -36,6 +36,10 @@ func TestMemoryFaultsConform(t *testing.T) {
 	} {
 		t.Run(s.kind, func(t *testing.T) {
 			if s.kind == "memory.stall" {
+				if _, version, err := n.Group().Dir("memory"); err == nil && version == 2 {
+					s.dose = faults.Dose{"length_ns": 2000 * ms, "every_ns": 5000 * ms}
+					s.hold = 9 * time.Second
+				}
 				bench.KeepGrowing(t.Context(), t.Cleanup, n)
 			}
 			faultstest.Conform(t, faultstest.Subject{

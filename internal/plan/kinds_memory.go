@@ -29,7 +29,7 @@ var memoryKinds = []Kind{
 	},
 	{
 		Name: "memory.stall", Doc: "let a node wait whenever it needs new memory",
-		Mechanism: "a limit of what the node holds; who needs more waits: v1 by the OOM-control pause, exactly until the end, v2 by memory.high, which lets it sleep for up to two seconds at a time. On v1 the kernel's own allocations fail meanwhile instead of waiting: a program that starts a thread then may die of it, which is told as its end",
+		Mechanism: "a limit of what the node holds; who needs more waits: v1 by the OOM-control pause, exactly until the end, v2 by memory.high, which lets it sleep for two seconds at a time, so that only multiples of them can be given there. On v1 the kernel's own allocations fail meanwhile instead of waiting: a program that starts a thread then may die of it, which is told as its end",
 		Probe:     "a process in the same cgroup that takes new pages all the time and tells when it had to wait; and from outside, whether the node stood still",
 		Where:     OnNodes, Instant: true, Params: []Param{
 			{Name: "length", Type: Duration, Required: true, Min: "10ms", Max: "10m", Worse: Higher, Doc: "of each stall"},

@@ -75,6 +75,9 @@ func runAll() error {
 			return err
 		}
 	}
+	if err := mountDisk(); err != nil {
+		return fmt.Errorf("make a disk: %w", err)
+	}
 	out, err := os.OpenFile("/dev/ttyS1", os.O_WRONLY|unix.O_NOCTTY, 0)
 	if err != nil {
 		return err
@@ -89,6 +92,25 @@ func runAll() error {
 	}
 	fmt.Fprintln(out, markOver)
 	return drain(out)
+}
+
+// disk is a file system whose pages the kernel can take back, as faults of memory
+// need it, on the machine's drive. (A loop device on a tmpfs would not do: what is
+// written to it is charged to the writer's cgroup and stays there.)
+const disk, drive = "/disk", "/dev/vda"
+
+func mountDisk() error {
+	if err := os.Mkdir(disk, 0o755); err != nil {
+		return err
+	}
+	out, err := exec.Command("/sbin/mkfs.ext4", "-q", "-F", "-J", "size=16", drive).CombinedOutput()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the host lacks it, see programs
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return unix.Mount(drive, disk, "ext4", 0, "")
 }
 
 // drain waits until a serial port has sent everything.
@@ -121,7 +143,7 @@ func (s suite) run(out *os.File) error {
 		plain := struct{ io.Writer }{out} // a pipe, which is no terminal
 		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, plain, plain
 		// What this machine is for must not be skipped in it.
-		cmd.Env = []string{"PATH=/bin:/sbin", "HOME=/root", "TMPDIR=/tmp", "BROWNOUT_REQUIRE=root,netem,dm,cgroup2"}
+		cmd.Env = []string{"PATH=/bin:/sbin", "HOME=/root", "TMPDIR=" + disk, "BROWNOUT_REQUIRE=root,netem,dm,cgroup2"}
 		return cmd.Run()
 	}
 	if s.Test {

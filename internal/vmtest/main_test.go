@@ -102,5 +102,5 @@ func TestArchive(t *testing.T) {
 func bootFor(t *testing.T, within time.Duration, console string) error {
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	return boot(ctx, "kernel", "image", console, new(bytes.Buffer))
+	return boot(ctx, "kernel", "image", "", console, new(bytes.Buffer))
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/cgroups/v3/cgroup2"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"brownout/internal/sys/unsupported"
 )
@@ -240,15 +241,23 @@ func (g *Group) ClearCPUs() error {
 	if err != nil {
 		return err
 	}
-	list := ""
-	if version == 1 {
-		b, err := readSmall(filepath.Join(filepath.Dir(dir), "cpuset.cpus"))
-		if err != nil {
-			return err
+	file := filepath.Join(dir, "cpuset.cpus")
+	if version == 2 {
+		// Kernels may refuse to forget the list of a group that has processes, and take the whole one.
+		if err = write(file, "\n"); !errors.Is(err, unix.ENOSPC) {
+			return g.anywhere(err)
 		}
-		list = strings.TrimSpace(string(b))
 	}
-	if err := write(filepath.Join(dir, "cpuset.cpus"), list+"\n"); err != nil {
+	from := map[int]string{1: "cpuset.cpus", 2: "cpuset.cpus.effective"}[version]
+	list, err := readSmall(filepath.Join(filepath.Dir(dir), from))
+	if err != nil {
+		return g.anywhere(err)
+	}
+	return g.anywhere(write(file, strings.TrimSpace(string(list))+"\n"))
+}
+
+func (g *Group) anywhere(err error) error {
+	if err != nil {
 		return fmt.Errorf("let group %s run anywhere: %w", g.name, err)
 	}
 	return nil
