@@ -60,7 +60,7 @@ func (v *version) call() int64 {
 }
 
 // olderThan reports whether v was certainly replaced by w, or by what w replaced.
-func (v *version) olderThan(w *version) bool { return v != w && v.there < w.call() }
+func (v *version) olderThan(w *version) bool { return v.there < w.call() }
 
 // maxMissed bounds how many writes are counted that one read missed.
 const maxMissed = 1000
@@ -104,15 +104,16 @@ func levelsOfKey(ops []op, mode func(*history.Op) string, levels map[string]*Lev
 	}
 	versions := map[*op]*version{nil: {there: math.MinInt64}}
 	for i := range ops {
-		if o := &ops[i]; o.writes() && o.Value != nil {
+		if o := &ops[i]; o.writes() {
 			versions[o] = &version{writer: o, there: o.ret}
 		}
 	}
 	found := make([]*version, len(ops))
 	for i := range ops {
 		if o := &ops[i]; o.observes() {
-			if found[i] = versionOf(ops, w, versions, o.Result); found[i] != nil && found[i].writer != nil {
-				found[i].there = min(found[i].there, o.Return)
+			if found[i] = versionOf(ops, w, versions, o.Result); found[i] != nil {
+				// A read from the future does not make it older than its write.
+				found[i].there = max(found[i].call(), min(found[i].there, o.Return))
 			}
 		}
 	}
@@ -164,7 +165,7 @@ func levelsOfKey(ops []op, mode func(*history.Op) string, levels map[string]*Lev
 				s.floor = v
 			}
 		}
-		if v := versions[o]; o.writes() && v != nil {
+		if v := versions[o]; v != nil {
 			v.seen = s.found
 			if o.completed() {
 				s.wrote = v

@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"fmt"
 	"testing"
 
 	"brownout/internal/history"
@@ -70,6 +71,46 @@ func TestLevels(t *testing.T) {
 			with().app("a", 0, 1).by(1, "n").app("b", 2, 3).by(1, "n").get("ab", 4, 5).by(2, "n").get("a", 6, 7).by(2, "n"),
 			Level{Reads: 2, Stale: 1, StaleMax: 3e6, StaleP99: 3e6, VersionsMax: 1, MonotonicReads: broken(1, 1, 4), MonotonicWrites: broken(1, 1, 4)},
 		},
+		{
+			"what was deleted",
+			with().put("a", 0, 1).by(1, "n").add("delete", 2, 3, func(*history.Op) {}).by(2, "n").get("a", 10, 11).by(2, "n").get("-", 12, 13).by(2, "n"),
+			Level{Reads: 1, Stale: 1, StaleMax: 7e6, StaleP99: 7e6, VersionsMax: 1, ReadYourWrites: broken(1, 1, 3)},
+		},
+		{
+			"what nobody wrote is not judged, nor what two wrote",
+			with().put("a", 0, 1).by(1, "n").get("z", 2, 3).by(1, "n").put("d", 4, 5).by(1, "n").put("d", 4, 5).by(2, "n").get("d", 6, 7).by(1, "n").get("a", 6, 7).by(3, "n"),
+			Level{Reads: 1, Stale: 1, StaleMax: 1e6, StaleP99: 1e6, VersionsMax: 2},
+		},
+		{
+			"what a swap finds counts for its client, and is no read",
+			with().put("a", 0, 1).by(1, "n").put("b", 2, 3).by(1, "n").cas("b", "c", "b", 4, 5).by(2, "n").get("a", 6, 7).by(2, "n"),
+			Level{Reads: 1, Stale: 1, StaleMax: 3e6, StaleP99: 3e6, VersionsMax: 2, ReadYourWrites: broken(1, 1, 4), MonotonicReads: broken(1, 1, 4), MonotonicWrites: broken(1, 1, 4)},
+		},
+		{
+			"who returned when it was called may come after it",
+			with().put("a", 0, 4).by(1, "n").put("b", 4, 5).by(2, "n").get("b", 5, 6).by(3, "n").get("a", 5, 6).by(4, "n").get("a", 6, 7).by(3, "n"),
+			Level{Reads: 3, MonotonicReads: held(1)},
+		},
+		{
+			"a read when the next write returned is not stale",
+			with().put("a", 0, 1).by(1, "n").put("b", 2, 4).by(2, "n").put("c", 2, 3).by(3, "n").get("a", 4, 5).by(4, "n"),
+			Level{Reads: 1, Stale: 1, StaleMax: 1e6, StaleP99: 1e6, VersionsMax: 1},
+		},
+		{
+			"found before it was written, and again",
+			with().get("a", 0, 1).by(2, "n").put("a", 4, 5).by(1, "n").get("a", 6, 7).by(2, "n"),
+			Level{Reads: 2, MonotonicReads: held(1)},
+		},
+		{
+			"the newest that was found counts, in whatever order",
+			with().put("a", 0, 1).by(1, "n").put("b", 2, 3).by(2, "n").get("a", 2, 3).by(3, "n").get("b", 4, 5).by(3, "n").get("a", 6, 7).by(3, "n").get("a", 8, 9).by(3, "n"),
+			Level{Reads: 4, Stale: 2, StaleMax: 5e6, StaleP99: 5e6, VersionsMax: 1, MonotonicReads: broken(3, 2, 5)},
+		},
+		{
+			"absent, then there, then the same again",
+			with().get("-", 0, 1).by(3, "n").put("a", 2, 3).by(1, "n").get("a", 4, 5).by(3, "n").get("a", 6, 7).by(3, "n"),
+			Level{Reads: 3, MonotonicReads: held(2)},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := Levels(tt.h.ops, func(o *history.Op) string { return o.Node })
@@ -78,6 +119,23 @@ func TestLevels(t *testing.T) {
 				t.Errorf("Levels = %+v\nwant     [%+v]", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestLevelsOfOddKeys: an empty value is in every other, so nothing is told of its
+// key; and how many writes a read missed is counted so far.
+func TestLevelsOfOddKeys(t *testing.T) {
+	mode := func(o *history.Op) string { return o.Node }
+	if got := Levels(with().put("", 0, 1).by(1, "n").get("-", 2, 3).by(2, "n").ops, mode); len(got) != 0 {
+		t.Errorf("of a key with an empty value: %+v", got)
+	}
+	h := with().put("first", 0, 1).by(1, "n")
+	for i := range int64(maxMissed + 5) {
+		h.put(fmt.Sprint(i), 2+2*i, 3+2*i).by(1, "n")
+	}
+	h.get("first", 9000, 9001).by(2, "n")
+	if got := Levels(h.ops, mode); len(got) != 1 || got[0].VersionsMax != maxMissed {
+		t.Errorf("a read that missed %d writes: %+v", maxMissed+5, got)
 	}
 }
 
