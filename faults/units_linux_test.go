@@ -3,6 +3,7 @@ package faults
 import (
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,5 +212,31 @@ func TestWholePeriods(t *testing.T) {
 		if got := whole(tt.d, tt.period); got != tt.want {
 			t.Errorf("%s in periods of %s: %s, want %s", tt.d, tt.period, got, tt.want)
 		}
+	}
+}
+
+func TestStallsThatMemoryHighGives(t *testing.T) {
+	for _, tt := range []struct {
+		version int
+		length  time.Duration
+		ok      bool
+	}{
+		{1, 10 * time.Millisecond, true},
+		{1, 2500 * time.Millisecond, true},
+		{2, 10 * time.Millisecond, false},
+		{2, 200 * time.Millisecond, false},
+		{2, 1900 * time.Millisecond, true}, // within the tolerance of a pause
+		{2, 2 * time.Second, true},
+		{2, 2001 * time.Millisecond, false}, // who wakes up just before its end sleeps once more
+		{2, 3 * time.Second, false},
+		{2, 4 * time.Second, true},
+	} {
+		err := canStall(tt.version, tt.length)
+		if (err == nil) != tt.ok || err != nil && !strings.Contains(err.Error(), "2s or a multiple of it") {
+			t.Errorf("stalls of %v by cgroup v%d: %v, want possible: %t", tt.length, tt.version, err, tt.ok)
+		}
+	}
+	if doses, hold := gridOf("memory.stall", "cgroup2"); len(doses) == 0 || canStall(2, doses[0].Duration("length")) != nil || hold <= doses[len(doses)-1].Duration("length") {
+		t.Errorf("memory.stall by memory.high is calibrated at %v, held for %v", doses, hold)
 	}
 }

@@ -4,7 +4,7 @@ package plan
 var clockKinds = []Kind{
 	{
 		Name: "clock.offset", Doc: "restart a node with monotonic and boot time off, as after a reboot or a restored machine",
-		Mechanism: "a time namespace, which is fixed when a process starts: so the node is killed and started again, at the begin and at the end. The kernel shifts neither the time of day nor clocks that run",
+		Mechanism: "a time namespace (Linux 6.3), which is fixed when a process starts: so the node is killed and started again, at the begin and at the end. The kernel shifts neither the time of day nor clocks that run",
 		Probe:     "the clocks that the program itself reads, against the host's, on its admin socket",
 		Where:     OnNodes, Params: []Param{
 			{Name: "add", Type: Duration, Required: true, Min: "1ms", Max: "876000h", Worse: Higher, Doc: "how much later the node's clocks are; back: at most the host's uptime"},
