@@ -246,6 +246,75 @@ func TestValidateRefusesWhatIsNoHistory(t *testing.T) {
 	}
 }
 
+// TestRulesNeverKeepWhatBreaksThem: the quick look at a history that goes by, against
+// the thorough one, which is what decides when the quick one does not know.
+func TestRulesNeverKeepWhatBreaksThem(t *testing.T) {
+	rng := rand.New(rand.NewPCG(newSeed(t), 21))
+	ids := []int64{-1, 0, 1, 63, 64, 64*page - 1, 64 * page, 64*page + 1, 1 << 40}
+	sure, wrong := 0, 0
+	for range rounds(t, 20_000) {
+		ops := make([]history.Op, 1+rng.IntN(6))
+		now := int64(0)
+		for i := range ops {
+			now += rng.Int64N(3)
+			ops[i] = history.Op{ID: ids[rng.IntN(len(ids))], Client: rng.IntN(4), Outcome: history.OK, Call: now, Return: now + rng.Int64N(4) - rng.Int64N(20)/19}
+			if rng.IntN(9) == 0 {
+				ops[i].Outcome = history.Unknown
+			}
+			if rng.IntN(20) == 0 {
+				ops[i].Client = -1
+			}
+		}
+		r, kept := newRules(ops), true
+		for i := range ops {
+			kept = kept && r.keeps(i)
+		}
+		err := violation(ops)
+		if kept && err != nil {
+			t.Fatalf("the quick look keeps what is %v\n%s", err, dump(ops))
+		}
+		if got := Validate(ops); (got == nil) != (err == nil) {
+			t.Fatalf("Validate = %v, the thorough look says %v", got, err)
+		}
+		if kept {
+			sure++
+		}
+		if err != nil {
+			wrong++
+		}
+	}
+	if sure < 100 || wrong < 100 {
+		t.Errorf("%d kept, %d broken: lopsided", sure, wrong)
+	}
+}
+
+// TestRulesKnowWhatRecordersWrite: no second look at what generators and recorders
+// make, and not much room for numbers that lie far apart.
+func TestRulesKnowWhatRecordersWrite(t *testing.T) {
+	ops, _ := generate(rand.New(rand.NewPCG(1, 1)), genConfig{ops: 150_000, clients: 50, keys: 3, span: 100, gap: 100, unknown: 0.05}, noBug)
+	r := newRules(ops)
+	for i := range ops {
+		if !r.keeps(i) {
+			t.Fatalf("operation on place %d of what is right needs a second look", i)
+		}
+	}
+	for i := range ops {
+		ops[i].ID *= 64 * page
+	}
+	r = newRules(ops)
+	for i := range ops {
+		if !r.keeps(i) {
+			break
+		}
+	}
+	if most := len(ops)/(4*page) + 17; len(r.seen) > most {
+		t.Errorf("%d pages for %d numbers, want %d at most", len(r.seen), len(ops), most)
+	}
+	if err := Validate(ops); err != nil {
+		t.Errorf("numbers that lie far apart: %v", err)
+	}
+}
+
 func TestABudgetThatEndsIsUnknownAndSaysWhy(t *testing.T) {
 	// Repeated values, so that no rule applies, and many operations at once.
 	rng := rand.New(rand.NewPCG(1, 1))
