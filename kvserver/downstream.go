@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -272,7 +271,7 @@ func (t *through) tryHard(ds []delivery) error {
 		began := time.Now()
 		err := t.try(ds, began.Add(time.Duration(t.Timeout)))
 		t.meter.took.record(time.Since(began))
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() { // of dialing, too
 			t.meter.late.Add(1)
 		}
 		if err == nil || try == t.Retries || t.ctx.Err() != nil {
