@@ -97,6 +97,16 @@ func TestLevels(t *testing.T) {
 			Level{Reads: 1, Stale: 1, StaleMax: 1e6, StaleP99: 1e6, VersionsMax: 1},
 		},
 		{
+			"nor is one that was called at that instant, if there is no other write",
+			with().put("a", 0, 1).by(1, "n").put("b", 2, 4).by(2, "n").get("a", 4, 5).by(4, "n"),
+			Level{Reads: 1},
+		},
+		{
+			"what is older than what was read before a write, after it",
+			with().put("a", 0, 1).by(1, "n").put("b", 2, 3).by(1, "n").get("b", 4, 5).by(2, "n").put("c", 6, 7).by(2, "n").get("c", 8, 9).by(3, "n").get("a", 10, 11).by(3, "n"),
+			Level{Reads: 3, Stale: 1, StaleMax: 7e6, StaleP99: 7e6, VersionsMax: 2, MonotonicReads: broken(1, 1, 6), WritesFollowReads: broken(1, 1, 6)},
+		},
+		{
 			"found before it was written, and again",
 			with().get("a", 0, 1).by(2, "n").put("a", 4, 5).by(1, "n").get("a", 6, 7).by(2, "n"),
 			Level{Reads: 2, MonotonicReads: held(1)},
