@@ -104,9 +104,6 @@ func mountDisk() error {
 		return err
 	}
 	out, err := exec.Command("/sbin/mkfs.ext4", "-q", "-F", "-J", "size=16", drive).CombinedOutput()
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // the host lacks it, see programs
-	}
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
