@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -110,7 +109,7 @@ type stormMeter struct {
 type stormLook struct {
 	when   time.Time
 	rss    int64
-	live   int64
+	follow int64 // bytes that the collector follows for pointers
 	cycles int64
 	used   time.Duration // CPU
 }
@@ -134,9 +133,9 @@ func lookAtStorm(ctx context.Context, n *cluster.Node) (stormLook, error) {
 	a := adminOf(n)
 	defer a.close()
 	if err := a.call(ctx, http.MethodGet, "/metrics", nil, &m); err != nil {
-		return l, fmt.Errorf("read %s's live heap: %w", n.Name(), err)
+		return l, fmt.Errorf("read what %s's collector follows: %w", n.Name(), err)
 	}
-	l.live = int64(m.Runtime.LiveBytes)
+	l.follow = int64(m.Runtime.ScanBytes)
 	if l.used, err = n.Group().CPUUsage(); err != nil {
 		return l, err
 	}
@@ -174,12 +173,11 @@ func (m *stormMeter) Baseline(ctx context.Context) (Reading, error) {
 	return Reading{map[string]any{"resident_bytes": m.before[0].rss}}, nil
 }
 
-// Limits of what is taken for a storm: the live heap, as the collector found it,
+// Limits of what is taken for a storm: what the collector follows for pointers
 // grew by the ballast, all of it is resident, and collections do come.
 const (
 	ballastShare = 0.1
 	ballastLeast = 4 << 20
-	markMost     = 500 * time.Millisecond
 	rssSlack     = 48 << 20 // after a heal: what the runtime has not given back yet
 	stormRate    = 1.0      // cycles a second
 )
@@ -198,7 +196,7 @@ func (m *stormMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 		}
 		was := m.before[i]
 		took := now.when.Sub(m.begun).Seconds()
-		grown, live := float64(now.rss-was.rss), float64(now.live-was.live)
+		grown, follow := float64(now.rss-was.rss), float64(now.follow-was.follow)
 		cycles := float64(now.cycles-was.cycles) / took
 		cpu := 100 * (now.used - was.used).Seconds() / took
 		gaps, usual, _ := m.ps[i].state(m.begun)
@@ -207,13 +205,13 @@ func (m *stormMeter) Measure(ctx context.Context, d Dose) (Reading, Answer, erro
 			worst = max(worst, g.to.Sub(g.from))
 		}
 		values["resident_bytes"] = int64(grown)
-		values["heap_bytes"], values["cycles_per_s"], values["n"] = int64(live), round1(cycles), int(now.cycles-was.cycles)
+		values["heap_bytes"], values["cycles_per_s"], values["n"] = int64(follow), round1(cycles), int(now.cycles-was.cycles)
 		values["cpu_percent"], values["gap_max_ns"], values["gap_p50_ns"] = round1(cpu), int64(worst), int64(usual)
-		whys = append(whys, fmt.Sprintf("%s: %.0f MiB of ballast asked, %.1f MiB more are alive, resident memory grew by %.0f MiB; the runtime counts %.1f collections a second (n=%d), the node used %.0f %% of a CPU, longest gap between pings %s",
-			n.Name(), heap/(1<<20), live/(1<<20), grown/(1<<20), cycles, now.cycles-was.cycles, cpu, short(worst)))
-		// What is allocated while a collection marks counts as alive.
-		black := math.Max(d.Float("alloc_bytes_per_s"), 0) * markMost.Seconds()
-		if off := live - heap; off < -max(ballastShare*heap, ballastLeast) || off > max(ballastShare*heap, ballastLeast)+black || grown < (1-ballastShare)*heap {
+		whys = append(whys, fmt.Sprintf("%s: %.0f MiB of ballast asked, the collector follows %.1f MiB more, resident memory grew by %.0f MiB; the runtime counts %.1f collections a second (n=%d), the node used %.0f %% of a CPU, longest gap between pings %s",
+			n.Name(), heap/(1<<20), follow/(1<<20), grown/(1<<20), cycles, now.cycles-was.cycles, cpu, short(worst)))
+		// What the node itself makes between two collections is followed in the next.
+		own := d.Float("gogc") / 100 * heap
+		if off := follow - heap; off < -max(ballastShare*heap, ballastLeast) || off > max(ballastShare*heap, ballastLeast)+own || grown < (1-ballastShare)*heap {
 			bad = append(bad, n.Name()+": that is not the ballast")
 		}
 		if cycles < stormRate {

@@ -113,12 +113,16 @@ func (b ballast) touch() {
 // garbageTick is how often garbage is made.
 const garbageTick = time.Millisecond
 
+// A grain of garbage is as large as a pebble and holds no pointers, so that what
+// the collector follows for them is the ballast, however much is made meanwhile.
+type grain [pebbleBytes]byte
+
 // makeGarbage allocates at a rate until ctx ends. What it does not get to in
 // time, because it has to help the collector, it does not make up for.
 func makeGarbage(ctx context.Context, perS int64) {
 	tick := time.NewTicker(garbageTick)
 	defer tick.Stop()
-	var keep [64]*pebble
+	var keep [64]*grain
 	last, owed := time.Now(), 0.0
 	for {
 		select {
@@ -128,8 +132,7 @@ func makeGarbage(ctx context.Context, perS int64) {
 			owed += math.Min(now.Sub(last).Seconds(), 0.1) * float64(perS) / pebbleBytes
 			last = now
 			for ; owed >= 1; owed-- {
-				p := &pebble{}
-				keep[int(owed)%len(keep)] = p
+				keep[int(owed)%len(keep)] = &grain{}
 			}
 		}
 	}

@@ -103,7 +103,8 @@ type Runtime struct {
 	Procs        int      `json:"procs"` // threads that may run Go code at once: GOMAXPROCS
 	Goroutines   uint64   `json:"goroutines"`
 	HeapBytes    uint64   `json:"heap_bytes"` // live objects and unswept garbage
-	LiveBytes    uint64   `json:"live_bytes"` // what the last collection found alive
+	LiveBytes    uint64   `json:"live_bytes"` // what the last collection found alive, with all that was made while it marked
+	ScanBytes    uint64   `json:"scan_bytes"` // what the last collection followed for pointers, and such memory made since
 	TotalBytes   uint64   `json:"total_bytes"`
 	GCCycles     uint64   `json:"gc_cycles"`
 	MutexWaitNS  int64    `json:"mutex_wait_ns"`
@@ -172,6 +173,7 @@ func runtimeMetrics() Runtime {
 		"/sched/goroutines:goroutines", "/memory/classes/heap/objects:bytes", "/memory/classes/total:bytes",
 		"/gc/cycles/total:gc-cycles", "/sync/mutex/wait/total:seconds", "/sched/pauses/total/gc:seconds",
 		"/sched/pauses/total/other:seconds", "/sched/latencies:seconds", "/cpu/classes/gc/total:cpu-seconds", "/gc/heap/live:bytes",
+		"/gc/scan/heap:bytes",
 	}
 	samples := make([]metrics.Sample, len(names))
 	for i, n := range names {
@@ -199,7 +201,7 @@ func runtimeMetrics() Runtime {
 	return Runtime{
 		Procs:      runtime.GOMAXPROCS(0),
 		Goroutines: count(0), HeapBytes: count(1), TotalBytes: count(2), GCCycles: count(3), MutexWaitNS: seconds(4),
-		GCPauses: spread(5), OtherPauses: spread(6), SchedLatency: spread(7), GCCPUNS: seconds(8), LiveBytes: count(9),
+		GCPauses: spread(5), OtherPauses: spread(6), SchedLatency: spread(7), GCCPUNS: seconds(8), LiveBytes: count(9), ScanBytes: count(10),
 	}
 }
 

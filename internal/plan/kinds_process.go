@@ -25,7 +25,7 @@ var processKinds = []Kind{
 	{
 		Name: "gc.storm", Doc: "keep a target's Go collector at work: a large heap of pointers, a low GOGC, and garbage all the time",
 		Mechanism: "the target allocates ballast that the collector has to follow pointer by pointer, sets GOGC and GOMEMLIMIT, and makes garbage at a rate; who allocates has to help marking",
-		Probe:     "the process's resident memory as the kernel counts it, the runtime's own count of cycles, and gaps between answers to pings",
+		Probe:     "the process's resident memory as the kernel counts it, what its collector follows for pointers and how often by the runtime's own count, and gaps between answers to pings",
 		Where:     OnNodes, Params: []Param{
 			{Name: "heap", Type: ByteSize, Default: "64MiB", Min: "1MiB", Max: "8GiB", Worse: Higher, Doc: "of ballast; at most half of the memory that is available"},
 			{Name: "gogc", Type: Count, Default: "10", Min: "1", Max: "1000", Worse: Lower, Doc: "percent that the heap may grow by before the next cycle"},
