@@ -276,6 +276,9 @@ func TestRulesNeverKeepWhatBreaksThem(t *testing.T) {
 		if got := Validate(ops); (got == nil) != (err == nil) {
 			t.Fatalf("Validate = %v, the thorough look says %v", got, err)
 		}
+		if _, got := new(Result).survey(ops); (got == nil) != (err == nil) {
+			t.Fatalf("survey = %v, the thorough look says %v", got, err)
+		}
 		if kept {
 			sure++
 		}
@@ -312,6 +315,36 @@ func TestRulesKnowWhatRecordersWrite(t *testing.T) {
 	}
 	if err := Validate(ops); err != nil {
 		t.Errorf("numbers that lie far apart: %v", err)
+	}
+}
+
+// TestCounts: what an answer says of the history, and of who gave it.
+func TestCounts(t *testing.T) {
+	h := with().put("s", -2, -1).by(-1, "").put("a", 0, 1).put("u", 2, 3).unknown().put("x", 2, 3).failed().get("a", 4, 5).get("a", 4, 5).unknown().
+		cas("a", "b", "a", 6, 7).cas("z", "c", "b", 8, 9).blind("q", 10, 11).del("d", 12, 13).app("+e", 14, 15).get("d+e", 16, 17)
+	h.ops[1].ID = 0
+	res := check(t, h.ops, Options{})
+	if res.Verdict != OK || res.Ops != 11 || res.Keys != 1 {
+		t.Errorf("%v of %d operations and %d keys (%s), want ok, 11 and 1", res.Verdict, res.Ops, res.Keys, res.Why)
+	}
+	if c := res.Counts; c.Reads != 4 || c.Writes != 4 || c.Unknown != 2 || c.Failed != 1 {
+		t.Errorf("%+v, want 4 reads, 4 writes, 2 unknown, 1 failed", c)
+	}
+	for _, tt := range []struct {
+		name    string
+		h       *script
+		engine  string
+		verdict Verdict
+	}{
+		{"values are unique", with().put("a", 0, 1).get("a", 2, 3), "blocks", OK},
+		{"unique, and a stale read", with().put("a", 0, 1).put("b", 2, 3).get("a", 4, 5), "blocks", Illegal},
+		{"one is written twice", with().put("a", 0, 1).put("a", 2, 3).get("a", 4, 5), "porcupine", OK},
+		{"written twice, and a stale read", with().put("a", 0, 1).put("a", 2, 3).put("b", 4, 5).put("b", 6, 7).get("a", 8, 9), "porcupine", Illegal},
+		{"one of two keys", &script{append(with().put("a", 0, 1).put("a", 2, 3).ops, history.Op{ID: 9, Client: 9, Key: "other", Kind: history.Get, Outcome: history.OK})}, "porcupine", OK},
+	} {
+		if res := check(t, tt.h.ops, Options{}); res.Engine != tt.engine || res.Verdict != tt.verdict {
+			t.Errorf("%s: %v by %s, want %v by %s", tt.name, res.Verdict, res.Engine, tt.verdict, tt.engine)
+		}
 	}
 }
 

@@ -119,7 +119,7 @@ func amiss(o *history.Op) string {
 		return fmt.Sprintf("%s: the cas of operation %d found %s and expected %s, and swapped: %t", o.Key, o.ID, show(o.Result), show(o.Expect), o.Swapped)
 	}
 	last := lastToken(o.Result)
-	if o.Result == nil || !strings.HasPrefix(last, "+") {
+	if !strings.HasPrefix(last, "+") {
 		return ""
 	}
 	v := *o.Result
@@ -173,7 +173,7 @@ func name(z *zone) string {
 
 // against returns a zone that contradicts z, or nil.
 func (k *onlineKey) against(z *zone) *zone {
-	if first := k.zones[""]; first != nil && first != z && !k.blurred && contradict(z, first) {
+	if first := k.zones[""]; first != z && !k.blurred && contradict(z, first) {
 		return first
 	}
 	for i := len(k.buckets) - 1; i >= 0; i-- {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"brownout/internal/history"
@@ -158,4 +159,115 @@ func TestOnlineForgetsKeys(t *testing.T) {
 			t.Error("false alarm:", text)
 		}
 	}
+}
+
+// TestOnlineInAnyOrder: operations come in the order in which they are listed.
+func TestOnlineInAnyOrder(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		h    *script
+		want []string // of the text; nil: no alarm
+	}{
+		{"absent, and then who wrote before that", with().get("-", 20, 25).put("a", 0, 10), []string{`"a"`, "absent"}},
+		{"the same with a bare delete between", with().get("-", 20, 25).add(history.Delete, 12, 14, none).put("a", 0, 10), nil},
+		{"absent after a bare delete that failed", with().put("a", 0, 1).add(history.Delete, 2, 3, none).failed().get("-", 4, 5), []string{"absent", `"a"`}},
+		{"stale after a bare delete of later", with().put("a", 0, 1).put("b", 2, 3).add(history.Delete, 4, 5, none).put("c", 6, 7).get("a", 10, 11), []string{`"a"`}},
+		{"a swap to what was there before, from what was not", with().get("x", 0, 1).put("c", 5, 6).cas("b", "x", "b", 10, 11), []string{`"x"`, `"c"`}},
+		{"a write of unknown outcome contradicts nobody", with().put("u", 0, 1).unknown().put("a", 2, 3).put("b", 4, 5), nil},
+	} {
+		c, told := NewOnline(), ""
+		for i := range tt.h.ops {
+			text, bad := c.Add(&tt.h.ops[i])
+			if bad != (text != "") {
+				t.Errorf("%s: bad is %t, and said is %q", tt.name, bad, text)
+			}
+			if bad {
+				told = text
+				break
+			}
+		}
+		if tt.want == nil && told != "" || tt.want != nil && told == "" {
+			t.Errorf("%s: told %q, want %q", tt.name, told, tt.want)
+		}
+		for _, w := range tt.want {
+			if !strings.Contains(told, w) {
+				t.Errorf("%s: told %q, want %q in it", tt.name, told, w)
+			}
+		}
+	}
+	c := NewOnline()
+	c.Add(&with().put("u", 0, 1).unknown().ops[0])
+	if n := len(c.keys["k7"].buckets); n != 0 {
+		t.Errorf("a write of which nobody knows when it was there is in %d buckets", n)
+	}
+}
+
+// TestOnlineBuckets holds the buckets against lists of all that was offered.
+func TestOnlineBuckets(t *testing.T) {
+	rng := rand.New(rand.NewPCG(newSeed(t), 8))
+	for range rounds(t, 400) {
+		k := &onlineKey{zones: map[string]*zone{}}
+		var model []bucketModel
+		var all []*zone
+		most := 1 + rng.IntN(6)
+		for n := range 60 {
+			if n > 30 && most > 1 && rng.IntN(10) == 0 {
+				most--
+			}
+			z := &zone{f: rng.Int64N(12) * zoneWidth, s: rng.Int64N(9)}
+			if len(all) > 0 && rng.IntN(4) == 0 {
+				z = all[rng.IntN(len(all))]
+			}
+			all = append(all, z)
+			k.offer(z, most)
+			model = offerModel(model, z, most)
+			if len(k.buckets) != len(model) {
+				t.Fatalf("%d buckets of %d at most, want %d", len(k.buckets), most, len(model))
+			}
+			for i, b := range k.buckets {
+				var got []int64
+				for _, z := range b.top {
+					if z != nil {
+						got = append(got, z.s)
+					}
+				}
+				slices.Sort(got)
+				want := model[i].best()
+				if b.at != model[i].at || !slices.Equal(got, want) || b.s != want[len(want)-1] || b.top[0] == b.top[1] {
+					t.Fatalf("bucket %d is of %d with %v and %d, want %d with %v", i, b.at, got, b.s, model[i].at, want)
+				}
+			}
+		}
+	}
+}
+
+// A bucketModel remembers all.
+type bucketModel struct {
+	at int64
+	of map[*zone]bool
+}
+
+// best are the two largest ends, ascending.
+func (b bucketModel) best() []int64 {
+	var all []int64
+	for z := range b.of {
+		all = append(all, z.s)
+	}
+	slices.Sort(all)
+	return all[max(0, len(all)-2):]
+}
+
+func offerModel(model []bucketModel, z *zone, most int) []bucketModel {
+	at := z.f / zoneWidth
+	i := slices.IndexFunc(model, func(b bucketModel) bool { return b.at == at })
+	if i >= 0 {
+		model[i].of[z] = true
+		return model
+	}
+	if len(model) >= most && at < model[0].at {
+		return model // older than what is remembered
+	}
+	model = append(model, bucketModel{at, map[*zone]bool{z: true}})
+	slices.SortFunc(model, func(a, b bucketModel) int { return cmp.Compare(a.at, b.at) })
+	return model[max(0, len(model)-most):]
 }

@@ -95,7 +95,7 @@ func until(ops []op, t int64) []op {
 		case o.Call > t:
 		case o.Return <= t && o.completed():
 			out = append(out, o)
-		case o.Kind != history.Get && !(o.completed() && !o.writes()):
+		case o.writes():
 			open := *o.Op
 			open.Outcome, open.Result, open.Swapped = history.Unknown, nil, false
 			out = append(out, op{&open, never})
@@ -116,9 +116,6 @@ func minimize(ops []op, w *words, illegal func([]op) bool) []op {
 			}
 			at += size
 		}
-		if size == 1 && !smaller {
-			break
-		}
 		if !smaller || size > len(ops) {
 			size /= 2
 		}
@@ -138,9 +135,6 @@ func without(ops []op, from, to int, w *words) []op {
 	drop := make([]bool, len(ops))
 	take := func(i int) {
 		o := &ops[i]
-		if drop[i] {
-			return
-		}
 		if o.writes() {
 			if w.empty || o.Value == nil || len(w.owners[*o.Value]) != 1 {
 				return
@@ -155,11 +149,11 @@ func without(ops []op, from, to int, w *words) []op {
 	for i := range ops {
 		drop[i] = drop[i] || len(gone) > 0 && ops[i].Blind
 	}
-	for changed := len(gone) > 0; changed; {
+	for changed := true; changed; {
 		changed = false
 		for i := range ops {
 			o := &ops[i]
-			if drop[i] || !(o.uses(o.Result, gone, w) || o.Kind == history.CAS && o.uses(o.Expect, gone, w)) {
+			if drop[i] || !w.uses(o.Result, gone) && !w.uses(o.Expect, gone) {
 				continue
 			}
 			if take(i); !drop[i] {
@@ -177,10 +171,7 @@ func without(ops []op, from, to int, w *words) []op {
 	return out
 }
 
-// uses reports whether a value that o saw may be made of a word in gone.
-func (o *op) uses(v *string, gone map[string]bool, w *words) bool {
-	if v == nil {
-		return false
-	}
+// uses reports whether a value may be made of a word in gone.
+func (w *words) uses(v *string, gone map[string]bool) bool {
 	return slices.ContainsFunc(w.parse(v).words, func(word string) bool { return gone[word] })
 }
