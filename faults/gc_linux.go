@@ -59,7 +59,7 @@ func (f *gcFault) Inject(ctx context.Context, site Site, d Dose) (Injection, err
 			return nil, fmt.Errorf("ask %s: %w", nodes[i].Name(), err)
 		}
 	}
-	return startPulses(ctx, d, f.b.pauseLengths(site.Nodes), nil, func(ctx context.Context, d Dose, begun func()) error {
+	return startPulses(ctx, d, nil, f.b.pauseLengths(site.Nodes), nil, func(ctx context.Context, d Dose, begun func()) error {
 		length := d.Duration("length")
 		// It cannot be cut short: the world of who should hear of it has stopped.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), length+10*time.Second)

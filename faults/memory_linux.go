@@ -470,9 +470,7 @@ func canStall(version int, length time.Duration) error {
 }
 
 func (f *stallFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
-	if err := canStall(f.version, d.Duration("length")); err != nil {
-		return nil, err
-	}
+	may := func(d Dose) error { return canStall(f.version, d.Duration("length")) }
 	l := &f.b.memory
 	hold := &post[string, memoryAsk]{l: l, id: l.id(), places: site.Nodes, value: func(Dose) (memoryAsk, error) { return memoryAsk{stall: true}, nil }}
 	lengths := f.b.pauseLengths(site.Nodes)
@@ -480,5 +478,5 @@ func (f *stallFault) Inject(ctx context.Context, site Site, d Dose) (Injection, 
 		whole := lengths
 		lengths = func(d Dose) time.Duration { return whole(d) - highEarly }
 	}
-	return startPulses(ctx, d, lengths, hold.Heal, hold.pulse)
+	return startPulses(ctx, d, may, lengths, hold.Heal, hold.pulse)
 }

@@ -97,7 +97,7 @@ func probeStop(ctx context.Context) error {
 func (f *pauseFault) Inject(ctx context.Context, site Site, d Dose) (Injection, error) {
 	l := f.b.frozen[f.how]
 	hold := &post[string, bool]{l: l, id: l.id(), places: site.Nodes, value: func(Dose) (bool, error) { return true, nil }}
-	return startPulses(ctx, d, f.b.pauseLengths(site.Nodes), hold.Heal, hold.pulse)
+	return startPulses(ctx, d, nil, f.b.pauseLengths(site.Nodes), hold.Heal, hold.pulse)
 }
 
 // setFrozen stops or thaws a node. It returns when all its processes stand
@@ -180,6 +180,7 @@ type pulses struct {
 	cancel context.CancelFunc
 	end    func(context.Context) error // of a pause that would not end; nil if there is nothing to do
 	done   chan struct{}               // closed when no pause is on, nor will be
+	may    func(Dose) error            // whether a dose can be given; nil: any
 
 	mu   sync.Mutex
 	dose Dose
@@ -188,12 +189,13 @@ type pulses struct {
 // startPulses plays pulse, which calls begun when its pause is on, and returns
 // when it is over. What keeps the first from beginning is returned; one that
 // fails later is one pause less, which the meter sees.
-// lengths gives the length of each from its dose.
-func startPulses(ctx context.Context, d Dose, lengths func(Dose) time.Duration, end func(context.Context) error, pulse func(ctx context.Context, d Dose, begun func()) error) (Injection, error) {
-	if d.Duration("length") <= 0 {
-		return nil, fmt.Errorf("pause of %v: no length", d.Duration("length"))
+// may says what is wrong with a dose, if it is not nil; lengths gives the length
+// of each pause from its dose.
+func startPulses(ctx context.Context, d Dose, may func(Dose) error, lengths func(Dose) time.Duration, end func(context.Context) error, pulse func(ctx context.Context, d Dose, begun func()) error) (Injection, error) {
+	p := &pulses{end: end, done: make(chan struct{}), may: may}
+	if err := p.Set(ctx, d); err != nil {
+		return nil, err
 	}
-	p := &pulses{end: end, done: make(chan struct{}), dose: d}
 	// It outlives Inject's context; whoever injected heals.
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p.cancel = cancel
@@ -239,6 +241,11 @@ func startPulses(ctx context.Context, d Dose, lengths func(Dose) time.Duration, 
 func (p *pulses) Set(_ context.Context, d Dose) error {
 	if d.Duration("length") <= 0 {
 		return fmt.Errorf("pause of %v: no length", d.Duration("length"))
+	}
+	if p.may != nil {
+		if err := p.may(d); err != nil {
+			return err
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

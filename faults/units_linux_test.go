@@ -240,3 +240,20 @@ func TestStallsThatMemoryHighGives(t *testing.T) {
 		t.Errorf("memory.stall by memory.high is calibrated at %v, held for %v", doses, hold)
 	}
 }
+
+// TestAStallIsNotChangedToWhatCannotBe: nor by a ramp, nor by `brownout fault`.
+func TestAStallIsNotChangedToWhatCannotBe(t *testing.T) {
+	p := &pulses{may: func(d Dose) error { return canStall(2, d.Duration("length")) }}
+	good := Dose{"length_ns": int64(2 * highSleep)}
+	if err := p.Set(t.Context(), good); err != nil {
+		t.Fatal(err)
+	}
+	for _, length := range []time.Duration{0, 3 * time.Second} {
+		if err := p.Set(t.Context(), Dose{"length_ns": int64(length)}); err == nil {
+			t.Errorf("a length of %v was taken", length)
+		}
+	}
+	if got := p.dose.Duration("length"); got != 2*highSleep {
+		t.Errorf("the length is %v after what was refused, want %v", got, 2*highSleep)
+	}
+}
