@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -92,6 +93,13 @@ type decoder struct {
 	marks  map[string]mark
 	failed []string // paths that could not be decoded; what depends on them is not judged
 	errs   []*Error
+	above  []level // the mappings around what is being decoded
+}
+
+// A level is a mapping and its path.
+type level struct {
+	spec *spec
+	path string
 }
 
 // fail records a mistake at a place.
@@ -183,6 +191,8 @@ type hinted struct{ msg, hint string }
 func (h *hinted) Error() string { return h.msg }
 
 func (d *decoder) mapping(n *node, s *spec, path string) {
+	d.above = append(d.above, level{s, path})
+	defer func() { d.above = d.above[:len(d.above)-1] }()
 	seen := map[string]entry{}
 	for _, e := range n.keys {
 		f := s.field(e.key)
@@ -220,12 +230,49 @@ func (d *decoder) unknown(e entry, s *spec, path string) {
 	if why, ok := s.absent[e.key]; ok {
 		msg, hint = why, ""
 	} else if hint == "" {
-		hint = "here may be " + strings.Join(s.names(), ", ")
+		hint = cmp.Or(d.elsewhere(e.key), "here may be "+strings.Join(s.names(), ", "))
 	}
 	d.fail(join(path, e.key), e.at, len([]rune(e.key)), msg, hint)
 	if meant := nearest.Word(strings.ToLower(e.key), s.names()); meant != "" {
 		d.failed = append(d.failed, join(path, meant)) // it is there, misspelt
 	}
+}
+
+// elsewhere says where a field of this name may be written: around the mapping that
+// is being decoded, or in one place of the whole scenario; empty if there is none.
+func (d *decoder) elsewhere(name string) string {
+	here := d.above[len(d.above)-1]
+	for _, l := range slices.Backward(d.above[:len(d.above)-1]) {
+		if l.spec.field(name) != nil {
+			return fmt.Sprintf("%s is a field of %s, beside %s", name, last(l.path), next(l.path, here.path))
+		}
+	}
+	if all := d.above[0].spec.find(name, ""); len(all) == 1 {
+		return "did you mean " + all[0] + "?"
+	}
+	return ""
+}
+
+// find returns the paths of all fields of this name but those in lists.
+func (s *spec) find(name, path string) (paths []string) {
+	for _, f := range s.fields {
+		if f.name == name {
+			paths = append(paths, join(path, name))
+		}
+		paths = append(paths, f.spec.find(name, join(path, f.name))...)
+	}
+	return paths
+}
+
+// next is the first name on the way from top down to path.
+func next(top, path string) string {
+	rest := strings.TrimPrefix(strings.TrimPrefix(path, top), ".")
+	for _, kind := range kindNames() { // a name with a dot
+		if rest == kind || under(rest, kind) {
+			return kind
+		}
+	}
+	return rest[:strings.IndexAny(rest+".", ".[")]
 }
 
 func (d *decoder) list(n *node, s *spec, path string) {
