@@ -1,8 +1,49 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
-var goals = network()
+var goals = slices.Concat(network(), disk(), checking())
+
+// disk are the goals of what stands between a node and its disk.
+func disk() (all []goal) {
+	for _, idle := range []string{"slowfs", "passthrough"} {
+		all = append(all,
+			goal{idle + " without rules, append and fdatasync, of native", "Idle/append+fdatasync", idle + "-ratio", atMost, 1.4, ""},
+			goal{idle + " without rules, append of raft-wal, of native", "Idle/raft-wal_append", idle + "-ratio", atMost, 1.7, ""})
+	}
+	for _, d := range []string{"1ms", "5ms", "20ms"} {
+		all = append(all,
+			goal{"disk delay of " + d + ", error p50", "Accuracy/" + d, "error-p50-us", atMost, 300, ""},
+			goal{"disk delay of " + d + ", error p99", "Accuracy/" + d, "error-p99-us", atMost, 1500, ""})
+	}
+	return append(all, goal{"a trapped call that nothing is done to, p50", "Trap", "trap-p50-ns", atMost, 20_000, ""})
+}
+
+// checking are the goals of the checker, in CPU time of one core.
+func checking() (all []goal) {
+	for _, of := range []string{"50 clients, 5% unknown", "50 clients, all known", "50 clients, 10% unknown", "5 clients, 5% unknown", "500 clients, 5% unknown", "50 clients, 5% unknown, a stale read"} {
+		all = append(all, goal{"check a million operations, " + of, bench("Check/1M operations, 1 key, " + of), "cpu-ms", atMost, 300, ""})
+	}
+	ten := bench("Check/10M operations, 1 key, 50 clients, 5% unknown")
+	all = append(all,
+		goal{"check ten million", ten, "cpu-ms", atMost, 3000, ""},
+		goal{"the same, memory beside the history", ten, "MB-more", atMost, 1200, ""},
+		goal{"a million from history.jsonl", "CheckFiles/history.jsonl", "cpu-ms", atMost, 3000, ""},
+		goal{"a million from history.bin", "CheckFiles/history.bin", "cpu-ms", atMost, 1000, ""})
+	for _, keys := range []string{"1 keys", "1000 keys", "30000 keys"} {
+		all = append(all,
+			goal{"check while it runs, 20 000 operations/s, " + keys, bench("Online/" + keys), "core-%", atMost, 5, ""},
+			goal{"the same, memory", bench("Online/" + keys), "MB-held", atMost, 64, ""})
+	}
+	return all
+}
+
+// bench is the name that go test gives to one of this name.
+func bench(name string) string { return strings.ReplaceAll(name, " ", "_") }
 
 // network are the goals of the network family.
 func network() (all []goal) {
