@@ -62,6 +62,7 @@ func TestOnlineStories(t *testing.T) {
 		{"a fresh read", with().put("a", 0, 1).put("b", 2, 3).get("b", 10, 11), false},
 		{"an old version after an append", with().put("v1", 0, 1).app("+a2", 2, 3).get("v1+a2", 4, 5).get("v1", 6, 7), true},
 		{"absent after a write", with().put("a", 0, 1).get("-", 2, 3), true},
+		{"absent after a delete that left a tombstone", with().put("a", 0, 1).del("t", 2, 3).get("-", 4, 5), true},
 		{"absent after a bare delete", with().put("a", 0, 1).add(history.Delete, 2, 3, none).get("-", 4, 5), false},
 		{"an append that is there twice", with().put("v1", 0, 1).app("+a2", 2, 3).get("v1+a2+a2", 4, 5), true},
 		{"an append whose name begins with another's", with().put("v1", 0, 1).app("+a2", 2, 3).app("+a25", 4, 5).get("v1+a2+a25", 6, 7), false},
