@@ -145,9 +145,6 @@ func (o *op) writes() bool {
 // bare reports a delete that leaves the key absent rather than a tombstone.
 func (o *op) bare() bool { return o.Kind == history.Delete && o.Value == nil }
 
-// resets reports a write whose effect does not depend on the state before it.
-func (o *op) resets() bool { return o.writes() && o.Kind != history.Append }
-
 // Validate checks what every engine relies on: operation numbers are unique,
 // and a client has one operation at a time, the last of which may be unknown.
 func Validate(ops []history.Op) error {

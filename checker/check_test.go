@@ -322,7 +322,7 @@ func TestRulesKnowWhatRecordersWrite(t *testing.T) {
 func TestCounts(t *testing.T) {
 	h := with().put("s", -2, -1).by(-1, "").put("a", 0, 1).put("u", 2, 3).unknown().put("x", 2, 3).failed().get("a", 4, 5).get("a", 4, 5).unknown().
 		cas("a", "b", "a", 6, 7).cas("z", "c", "b", 8, 9).blind("q", 10, 11).del("d", 12, 13).app("+e", 14, 15).get("d+e", 16, 17)
-	h.ops[1].ID = 0
+	h.ops[1].ID, h.ops[1].Client = 0, 0
 	res := check(t, h.ops, Options{})
 	if res.Verdict != OK || res.Ops != 11 || res.Keys != 1 {
 		t.Errorf("%v of %d operations and %d keys (%s), want ok, 11 and 1", res.Verdict, res.Ops, res.Keys, res.Why)

@@ -2,6 +2,8 @@ package checker
 
 import (
 	"math"
+
+	"brownout/internal/history"
 )
 
 // minPiece is how many operations a piece has at least, where there are so
@@ -62,7 +64,7 @@ func (s *forced) take(o *op) {
 		return
 	case !alone:
 		s.known = false // two writes at once: either may be the last
-	case o.resets():
+	case o.Kind != history.Append: // its effect does not depend on the state before it
 		s.known, s.state = true, o.Value
 	case s.known && s.lastRead < o.Call: // else the read may have seen this append already
 		s.state = concat(s.state, *o.Value)

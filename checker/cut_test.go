@@ -69,7 +69,6 @@ func TestCutsChangeNoAnswer(t *testing.T) {
 	}
 }
 
-// linearizableFrom judges a piece with porcupine alone: its first state is written before it.
 // TestWhoWasToldNothingForcesNothing: after two writes at once, a swap that was refused
 // without a word leaves open which of them was the last.
 func TestWhoWasToldNothingForcesNothing(t *testing.T) {
@@ -79,6 +78,7 @@ func TestWhoWasToldNothingForcesNothing(t *testing.T) {
 	}
 }
 
+// linearizableFrom judges a piece with porcupine alone: its first state is written before it.
 func linearizableFrom(p piece) bool {
 	var ops []history.Op
 	if p.init != nil {
