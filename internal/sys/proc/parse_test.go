@@ -2,6 +2,7 @@ package proc
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,13 +167,18 @@ func FuzzPressure(f *testing.F) {
 
 func FuzzStat(f *testing.F) {
 	f.Add([]byte("7 (a) R 1 (b c) Z 2 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 42 0 -1 0\n"))
+	f.Add([]byte("7 (a) R 1 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 42 4096 9 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := ParseStat(b)
 		if err != nil {
 			return
 		}
-		again, err := ParseStat([]byte(fmt.Sprintf("%d (%s) %c %d 0 0 0 0 0 %d 0 %d 0 %d %d 0 0 0 0 %d 0 %d 0 %d",
-			s.PID, s.Comm, s.State, s.PPID, s.MinFlt, s.MajFlt, s.User/Tick, s.System/Tick, s.Threads, s.Start, s.RSS)))
+		text := fmt.Sprintf("%d (%s) %c %d 0 0 0 0 0 %d 0 %d 0 %d %d 0 0 0 0 %d 0 %d 0 %d",
+			s.PID, s.Comm, s.State, s.PPID, s.MinFlt, s.MajFlt, s.User/Tick, s.System/Tick, s.Threads, s.Start, s.RSS)
+		if s.CPU != -1 { // what an older kernel does not tell
+			text += fmt.Sprintf("%s %d", strings.Repeat(" 0", 14), s.CPU)
+		}
+		again, err := ParseStat([]byte(text))
 		if err != nil || again != s {
 			t.Fatalf("round trip of %+v: %+v, %v", s, again, err)
 		}
