@@ -43,7 +43,7 @@ func ParseStat(b []byte) (Stat, error) {
 	if len(f) <= 24-first {
 		return Stat{}, fmt.Errorf("parse process stat %.60q: %d fields", b, len(f)+2)
 	}
-	if len(f[0]) != 1 {
+	if len(f[0]) != 1 || !letter(f[0][0]) {
 		return Stat{}, fmt.Errorf("parse process stat %.60q: state %q", b, f[0])
 	}
 	s.State = f[0][0]
@@ -66,6 +66,8 @@ func ParseStat(b []byte) (Stat, error) {
 	}
 	return s, nil
 }
+
+func letter(b byte) bool { return b|0x20 >= 'a' && b|0x20 <= 'z' }
 
 // An IO is /proc/PID/io, in bytes and calls.
 type IO struct {
