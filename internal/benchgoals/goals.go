@@ -25,9 +25,10 @@ func disk() (all []goal) {
 
 // checking are the goals of the checker, in CPU time of one core.
 func checking() (all []goal) {
-	for _, of := range []string{"50 clients, 5% unknown", "50 clients, all known", "50 clients, 10% unknown", "5 clients, 5% unknown", "500 clients, 5% unknown", "50 clients, 5% unknown, a stale read"} {
+	for _, of := range []string{"50 clients, 5% unknown", "50 clients, all known", "50 clients, 10% unknown", "5 clients, 5% unknown", "500 clients, 5% unknown"} {
 		all = append(all, goal{"check a million operations, " + of, bench("Check/1M operations, 1 key, " + of), "cpu-ms", atMost, 300, ""})
 	}
+	all = append(all, goal{"the same with a stale read, and that explained", bench("Check/1M operations, 1 key, 50 clients, 5% unknown, a stale read"), "cpu-ms", atMost, 300 + 1000, ""})
 	ten := bench("Check/10M operations, 1 key, 50 clients, 5% unknown")
 	all = append(all,
 		goal{"check ten million", ten, "cpu-ms", atMost, 3000, ""},
